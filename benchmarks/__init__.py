@@ -1,0 +1,1 @@
+"""What we measure, against what, and the last results: `python -m benchmarks`; docs/benchmarks.md explains."""

@@ -1,0 +1,1 @@
+"""Settings, queues and Celery's configuration: what the rest is told, and nothing of ours imported."""

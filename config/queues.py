@@ -1,0 +1,42 @@
+"""The queues, and what each of them is for."""
+
+from enum import StrEnum
+
+
+class Queue(StrEnum):
+    """A Celery queue. A worker names the ones it serves with `-Q`; without `-Q` it serves them all."""
+
+    WAKEUPS = "wakeups"
+    """Ticks from beat: short, expiring, and never behind real work."""
+    SYNC = "sync"
+    """Batches of units that are expected to be quiet or nearly so."""
+    BULK = "bulk"
+    """One unit a message: first syncs and resyncs, which parse a lot."""
+    QUARANTINE = "quarantine"
+    """One unit a message: units whose worker died while it ran them."""
+    MIRROR = "mirror"
+    """Draining the outbox to Supabase."""
+    MAINTENANCE = "maintenance"
+    """Cleanup, partitions and metrics."""
+
+
+class Lane(StrEnum):
+    """Where a unit runs. Every lane is the queue of the same name, and has turns of its own."""
+
+    SYNC = "sync"
+    BULK = "bulk"
+    QUARANTINE = "quarantine"
+
+    @property
+    def queue(self) -> Queue:
+        return Queue(self.value)
+
+
+ROUTES = {
+    "sync.dispatch": Queue.WAKEUPS,
+    "sync.run_batch": Queue.SYNC,  # each batch says which lane's queue it goes to
+    "mirror.drain": Queue.MIRROR,
+    "retention.cleanup": Queue.MAINTENANCE,
+    "metrics.collect": Queue.MAINTENANCE,
+}
+"""The queue of each task, by the task's name."""

@@ -1,0 +1,1 @@
+"""The worker database: tables, sessions and every query. Knows nothing of Celery or of providers."""

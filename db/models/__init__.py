@@ -1,0 +1,43 @@
+"""Every table, so that the metadata is whole."""
+
+import re
+
+from db.base import Base
+from db.models.accounts import Account, Calendar
+from db.models.events import Cooldown, Event, QuarantinedItem, StagedEvent, Tombstone
+from db.models.ledger import AuditLog, ExecutionLog, SystemMetric, Task, TaskKey, Worker
+from db.models.mirror import MirrorTurn, OutboxEntry, ParkedRow
+from db.models.tenants import Tenant, Turn, Unit, Workspace
+
+_PARTITION = re.compile(r"_(?:\d{4}_\d{2}|default)$")
+
+
+def is_partition(table: str) -> bool:
+    """Whether the name is a month's or the default partition's."""
+    return _PARTITION.search(table) is not None
+
+
+__all__ = [
+    "Account",
+    "AuditLog",
+    "Base",
+    "Calendar",
+    "Cooldown",
+    "Event",
+    "ExecutionLog",
+    "MirrorTurn",
+    "OutboxEntry",
+    "ParkedRow",
+    "QuarantinedItem",
+    "StagedEvent",
+    "SystemMetric",
+    "Task",
+    "TaskKey",
+    "Tenant",
+    "Tombstone",
+    "Turn",
+    "Unit",
+    "Worker",
+    "Workspace",
+    "is_partition",
+]

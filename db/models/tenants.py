@@ -1,0 +1,108 @@
+"""Tenants, workspaces, and the units and turns by which their work is scheduled."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    SmallInteger,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.base import Base, TenantScoped
+
+_LANES = "lane in ('sync', 'bulk', 'quarantine')"
+
+
+class Tenant(Base):
+    """A customer."""
+
+    __tablename__ = "tenants"
+    __table_args__ = (
+        UniqueConstraint("name"),
+        CheckConstraint("weight > 0 and weight <= 100", name="weight"),
+        {"schema": "sync"},
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    paused: Mapped[bool] = mapped_column(server_default=text("false"))
+    pause_reason: Mapped[str | None]
+    weight: Mapped[float] = mapped_column(REAL, server_default=text("1"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Workspace(Base):
+    """A part of a customer. It has exactly one unit, which bears its id."""
+
+    __tablename__ = "workspaces"
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "name"),
+        UniqueConstraint("tenant_id", "workspace_id"),
+        {"schema": "sync"},
+    )
+
+    workspace_id: Mapped[UUID] = mapped_column(primary_key=True)
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("sync.tenants.tenant_id", ondelete="CASCADE"))
+    name: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Unit(Base, TenantScoped):
+    """The smallest thing that is scheduled, leased, limited, parked and blamed."""
+
+    __tablename__ = "units"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "unit_id"],
+            ["sync.workspaces.tenant_id", "sync.workspaces.workspace_id"],
+            ondelete="CASCADE",
+        ),
+        CheckConstraint(_LANES, name="lane"),
+        CheckConstraint("state in ('idle', 'dispatched', 'running', 'parked')", name="state"),
+        Index("units_due", "tenant_id", "lane", "next_due_at"),
+        {"schema": "sync"},
+    )
+
+    unit_id: Mapped[UUID] = mapped_column(primary_key=True)
+    lane: Mapped[str] = mapped_column(server_default="bulk")
+    state: Mapped[str] = mapped_column(server_default="idle")
+    next_due_at: Mapped[datetime] = mapped_column(server_default="infinity")
+    lease_until: Mapped[datetime | None]
+    fence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    crashes: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    wanted: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Somebody asked for a run since the last one started: one more follows, however fresh the rows are."""
+    worker_id: Mapped[str | None]
+    parked_reason: Mapped[str | None]
+    quiet_runs: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    changed_runs: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    failed_runs: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Turn(Base):
+    """A tenant's place in the ring of one lane."""
+
+    __tablename__ = "turns"
+    __table_args__ = (
+        CheckConstraint(_LANES, name="lane"),
+        Index("turns_ready", "lane", "ready_at", postgresql_where=text("not paused")),
+        {"schema": "sync"},
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("sync.tenants.tenant_id", ondelete="CASCADE"), primary_key=True)
+    lane: Mapped[str] = mapped_column(primary_key=True)
+    weight: Mapped[float] = mapped_column(REAL, server_default=text("1"))
+    cap: Mapped[int] = mapped_column(server_default=text("50"))
+    paused: Mapped[bool] = mapped_column(server_default=text("false"))
+    at_cap: Mapped[bool] = mapped_column(server_default=text("false"))
+    ready_at: Mapped[datetime] = mapped_column(server_default="infinity")

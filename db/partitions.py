@@ -1,0 +1,80 @@
+"""Monthly partitions of the history tables: made ahead, dropped whole when everything in them has aged out.
+
+A partition holds a range of UUIDv7 ids, whose first 48 bits are their moment in milliseconds (RFC 9562).
+"""
+
+import re
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from db.ids import first_id_at
+
+PARTITIONED = ("worker.tasks", "worker.execution_logs", "worker.system_metrics", "worker.audit_logs")
+MONTHS_AHEAD = 3
+LOCK_KEY = 7_246_002  # any number, the same everywhere but not that of the migrations
+_NAME = re.compile(r"_(\d{4})_(\d{2})$")
+
+_CHILDREN = text(
+    "select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid "
+    "where i.inhparent = cast(:parent as regclass)"
+)
+
+
+def _month(moment: datetime, ahead: int = 0) -> datetime:
+    index = moment.year * 12 + moment.month - 1 + ahead
+    return datetime(index // 12, index % 12 + 1, 1, tzinfo=UTC)
+
+
+def _children(connection: Connection, parent: str) -> list[str]:
+    return sorted(connection.execute(_CHILDREN, {"parent": parent}).scalars())
+
+
+def ensure_ahead(connection: Connection, *, now: datetime, months: int = MONTHS_AHEAD) -> list[str]:
+    """Make the partitions of this month and of the next `months`; returns the names of new ones."""
+    connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+    made = []
+    for parent in PARTITIONED:
+        schema, table = parent.split(".")
+        there = set(_children(connection, parent))
+        for ahead in range(months + 1):
+            start, end = _month(now, ahead), _month(now, ahead + 1)
+            name = f"{table}_{start:%Y_%m}"
+            if name in there:
+                continue
+            _make(connection, parent, f"{schema}.{name}", first_id_at(start), first_id_at(end))
+            made.append(f"{schema}.{name}")
+    return made
+
+
+def _make(connection: Connection, parent: str, name: str, first: UUID, end: UUID) -> None:
+    """One partition, with the rows of its range that came before it and went to the default partition."""
+    early = f"from {parent}_default where id >= '{first}' and id < '{end}'"
+    connection.execute(text(f"create table {name} (like {parent} including defaults including constraints)"))
+    if connection.execute(text(f"select exists (select 1 {early})")).scalar_one():
+        connection.execute(text(f"with early as (delete {early} returning *) insert into {name} select * from early"))
+    connection.execute(text(f"alter table {parent} attach partition {name} for values from ('{first}') to ('{end}')"))
+
+
+def drop_before(connection: Connection, *, moment: datetime) -> list[str]:
+    """Drop the partitions whose whole month ended before `moment`; returns their names."""
+    dropped = []
+    for parent in PARTITIONED:
+        schema = parent.split(".")[0]
+        for name in _children(connection, parent):
+            found = _NAME.search(name)
+            if found is None:
+                continue
+            start = datetime(int(found[1]), int(found[2]), 1, tzinfo=UTC)
+            if _month(start, 1) <= moment:
+                connection.execute(text(f"drop table {schema}.{name}"))
+                dropped.append(f"{schema}.{name}")
+    return dropped
+
+
+def strays(connection: Connection) -> int:
+    """Rows in the default partitions: rows whose month had no partition when they came. Should be 0."""
+    counts = ", ".join(f"(select count(*) from {parent}_default)" for parent in PARTITIONED)
+    row = connection.execute(text(f"select {counts}")).one()
+    return sum(int(count) for count in row)

@@ -1,0 +1,207 @@
+"""The outbox: which tenants have rows to send, what those rows are now, and what became of them.
+
+A sender leases a tenant, not rows: one sender a tenant keeps a key's versions in order, and a failed call
+costs no write per row. Taking the lease consumes the wake-up before the rows are read, so a change
+that commits later finds the tenant asleep and wakes it again; `release` never overwrites such a wake-up.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, text
+
+from db.rows import as_json
+
+FLEET_QUERIES = ("LEASE", "TAKE", "READ", "ACKNOWLEDGE", "PARK", "RELEASE", "REPAIR", "RETRY_PARKED")
+
+LEASE = text("""
+with ring as materialized (
+  select tenant_id from mirror.turns
+   where ready_at <= now() and (lease_until is null or lease_until < now())
+   order by ready_at limit :n for no key update skip locked)
+update mirror.turns t set lease_until = now() + :lease, ready_at = now() + :lease
+  from ring where t.tenant_id = ring.tenant_id
+returning t.tenant_id, t.lease_until
+""")
+
+TAKE = text("""
+select o.tenant_id, o.entity, o.row_id
+  from unnest(cast(:tenants as uuid[])) as t(tenant_id)
+  cross join lateral (
+    select tenant_id, entity, row_id, row_number() over (order by queued_at) as place from mirror.outbox
+     where tenant_id = t.tenant_id order by queued_at limit :each) o
+ order by o.place limit :n
+""")
+
+_READ_ACCOUNTS = """
+select a.account_id as id, a.tenant_id, a.workspace_id, a.version, a.deleted_at, a.provider, a.identity, a.state,
+       a.state_reason
+  from sync.accounts a join keys k on k.row_id = a.account_id and k.tenant_id = a.tenant_id
+"""
+_READ_CALENDARS = """
+select c.calendar_id as id, c.tenant_id, c.workspace_id, c.version, c.deleted_at, c.account_id, c.provider_key, c.name,
+       c.time_zone, c.access_role, c.state, c.state_reason
+  from sync.calendars c join keys k on k.row_id = c.calendar_id and k.tenant_id = c.tenant_id
+"""
+_EVENT_COLUMNS = {
+    "uid": "text", "series_key": "text", "status": "text", "title": "text", "description": "text", "location": "text",
+    "starts_at": "timestamptz", "ends_at": "timestamptz", "all_day": "boolean", "time_zone": "text",
+    "recurrence": "jsonb", "original_start": "timestamptz", "original_all_day": "boolean", "organizer": "text",
+    "attendees": "jsonb", "link": "text", "transparency": "text", "visibility": "text",
+    "provider_updated_at": "timestamptz",
+}  # fmt: skip
+_NOTHING = ", ".join(f"null::{kind}" for kind in _EVENT_COLUMNS.values())
+_READ_EVENTS = f"""
+select e.event_id as id, e.tenant_id, c.workspace_id, e.version, null::timestamptz as deleted_at, e.calendar_id,
+       e.provider_key, {", ".join("e." + name for name in _EVENT_COLUMNS)}
+  from keys k
+  join sync.events e on e.event_id = k.row_id and e.tenant_id = k.tenant_id
+  join sync.calendars c on c.calendar_id = e.calendar_id and c.tenant_id = e.tenant_id
+union all
+select t.event_id, t.tenant_id, c.workspace_id, t.version, t.deleted_at, t.calendar_id, t.provider_key,
+       {_NOTHING}
+  from keys k
+  join sync.tombstones t on t.event_id = k.row_id and t.tenant_id = k.tenant_id
+  join sync.calendars c on c.calendar_id = t.calendar_id and c.tenant_id = t.tenant_id
+"""
+READ = {
+    entity: text(
+        "with keys as materialized (select * from json_to_recordset(cast(:keys as json)) "
+        f"as k(tenant_id uuid, row_id uuid)) select json_agg(row_to_json(r))::text from ({body}) r"
+    )
+    for entity, body in {
+        "accounts": _READ_ACCOUNTS,
+        "calendars": _READ_CALENDARS,
+        "events": _READ_EVENTS,
+    }.items()
+}
+
+ACKNOWLEDGE = text("""
+with sent as materialized (
+  select * from json_to_recordset(cast(:sent as json))
+      as s(tenant_id uuid, entity text, row_id uuid, version bigint)),
+lk as materialized (  -- a row that is being queued anew right now has a newer version: leave it
+  select o.tenant_id, o.entity, o.row_id from mirror.outbox o join sent s using (tenant_id, entity, row_id)
+   where o.version <= s.version order by o.row_id for update of o skip locked),
+gone as (
+  delete from mirror.outbox o using lk
+   where o.tenant_id = lk.tenant_id and o.entity = lk.entity and o.row_id = lk.row_id returning 1),
+freed as (
+  delete from mirror.parked_rows p using sent s
+   where p.tenant_id = s.tenant_id and p.entity = s.entity and p.row_id = s.row_id and p.version <= s.version
+  returning 1)
+select count(*) from gone
+""")
+
+PARK = text("""
+insert into mirror.parked_rows as p (tenant_id, entity, row_id, version, sqlstate, reason)
+select s.tenant_id, s.entity, s.row_id, s.version, s.sqlstate, s.reason
+  from json_to_recordset(cast(:parked as json))
+    as s(tenant_id uuid, entity text, row_id uuid, version bigint, sqlstate text, reason text)
+on conflict (tenant_id, entity, row_id) do update
+  set version = excluded.version, sqlstate = excluded.sqlstate, reason = excluded.reason, parked_at = now()
+""")
+
+RELEASE = text("""
+with held as materialized (
+  select * from json_to_recordset(cast(:held as json)) as h(tenant_id uuid, lease_until timestamptz)),
+lk as materialized (
+  select t.tenant_id, t.ready_at < t.lease_until as woken from mirror.turns t join held h using (tenant_id)
+   where t.lease_until = h.lease_until order by t.tenant_id for no key update of t)
+update mirror.turns t
+   set lease_until = null,
+       ready_at = case when cast(:pause as interval) > interval '0' then now() + cast(:pause as interval)
+                       when lk.woken then t.ready_at
+                       when exists (select 1 from mirror.outbox o where o.tenant_id = t.tenant_id) then now()
+                       else 'infinity' end
+  from lk where t.tenant_id = lk.tenant_id
+""")
+
+REPAIR = text("""
+with forgotten as materialized (
+  select t.tenant_id from mirror.turns t
+   where t.ready_at > now() + interval '5 minutes'
+     and exists (select 1 from mirror.outbox o
+                  where o.tenant_id = t.tenant_id and o.queued_at < now() - interval '1 minute')
+   order by t.tenant_id for no key update skip locked)
+update mirror.turns t set ready_at = now() from forgotten f where t.tenant_id = f.tenant_id
+""")
+
+
+RETRY_PARKED = text("""
+with p as (delete from mirror.parked_rows returning tenant_id, entity, row_id, version),
+queued as (
+  insert into mirror.outbox as o (tenant_id, entity, row_id, version)
+  select tenant_id, entity, row_id, version from p order by tenant_id, entity, row_id
+  on conflict (tenant_id, entity, row_id) do nothing returning 1),
+woken as (
+  update mirror.turns t set ready_at = least(t.ready_at, now())
+   where t.tenant_id in (select tenant_id from p) returning 1)
+select count(*) from p
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedTenant:
+    tenant_id: UUID
+    lease_until: datetime
+    """The mark of this lease, and where it put `ready_at`: an earlier one there means that somebody rang meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    tenant_id: UUID
+    entity: str
+    row_id: UUID
+
+
+def lease_tenants(connection: Connection, *, limit: int, lease: timedelta) -> list[LeasedTenant]:
+    """Take tenants that have rows to send, longest waiting first, for `lease` at most."""
+    rows = connection.execute(LEASE, {"n": limit, "lease": lease})
+    return [LeasedTenant(row.tenant_id, row.lease_until) for row in rows]
+
+
+def take_keys(connection: Connection, *, tenants: Sequence[UUID], limit: int) -> list[Key]:
+    """Up to `limit` keys of these tenants, in turns across tenants, the oldest of each first."""
+    each = max(1, -(-5 * limit // max(1, len(tenants)))) if len(tenants) > 1 else limit
+    listed = "{" + ",".join(str(tenant) for tenant in tenants) + "}"
+    rows = connection.execute(TAKE, {"tenants": listed, "each": min(each, limit), "n": limit})
+    return [Key(row.tenant_id, row.entity, row.row_id) for row in rows]
+
+
+def read_rows(connection: Connection, *, entity: str, keys: Iterable[Key]) -> list[dict[str, Any]]:
+    """What the rows of these keys are now, in the mirrored columns; a key without a row is left out."""
+    wanted = as_json({"tenant_id": key.tenant_id, "row_id": key.row_id} for key in keys)
+    found = connection.execute(READ[entity], {"keys": wanted}).scalar()
+    rows: list[dict[str, Any]] = [] if found is None else orjson.loads(found)
+    return rows
+
+
+def acknowledge(connection: Connection, sent: Iterable[dict[str, Any]]) -> int:
+    """Forget keys that Supabase has now, up to the version sent. Keys: tenant_id, entity, row_id, version."""
+    return int(connection.execute(ACKNOWLEDGE, {"sent": as_json(sent)}).scalar_one())
+
+
+def park(connection: Connection, parked: Iterable[dict[str, Any]]) -> None:
+    """Put aside rows that Supabase refused. Keys: as for acknowledge, and sqlstate and reason."""
+    connection.execute(PARK, {"parked": as_json(parked)})
+
+
+def release(connection: Connection, held: Iterable[LeasedTenant], *, pause: timedelta = timedelta(0)) -> None:
+    """Give leased tenants back: due again at once if rows are left, or after `pause`."""
+    rows = as_json({"tenant_id": one.tenant_id, "lease_until": one.lease_until} for one in held)
+    connection.execute(RELEASE, {"held": rows, "pause": pause})
+
+
+def repair(connection: Connection) -> int:
+    """Wake tenants that have rows waiting and no turn. Should find none; what it finds is published."""
+    return connection.execute(REPAIR).rowcount
+
+
+def retry_parked(connection: Connection) -> int:
+    """Send refused rows once more, as they are now; returns how many."""
+    return int(connection.execute(RETRY_PARKED).scalar_one())

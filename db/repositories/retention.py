@@ -1,0 +1,98 @@
+"""What cleanup deletes, in bounded portions."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+FLEET_QUERIES = ("BURY", "TASK_KEYS", "STAGED", "WORKERS", "LEDGER", "TURNS")
+
+PORTION = 10_000  # rows a statement; the caller goes on until a portion is not full
+
+# What says that something is gone stays for as long as it has not arrived at Supabase.
+_ARRIVED = """
+  not exists (select 1 from mirror.outbox o
+               where o.tenant_id = d.tenant_id and o.entity = '{entity}' and o.row_id = d.{id})
+  and not exists (select 1 from mirror.parked_rows p
+                   where p.tenant_id = d.tenant_id and p.entity = '{entity}' and p.row_id = d.{id})
+"""
+_BURY = """
+delete from sync.{table} where {id} in (
+  select d.{id} from sync.{table} d
+   where d.deleted_at < :before and {unneeded} and {arrived} order by d.deleted_at limit :n)
+"""
+_UNNEEDED = {
+    ("tombstones", "events", "event_id"): "true",
+    ("calendars", "calendars", "calendar_id"): (
+        "not exists (select 1 from sync.tombstones t where t.calendar_id = d.calendar_id)"
+        " and not exists (select 1 from sync.events e where e.calendar_id = d.calendar_id)"
+    ),
+    ("accounts", "accounts", "account_id"): (
+        "not exists (select 1 from sync.calendars c where c.account_id = d.account_id)"
+    ),
+}
+BURY = {
+    table: text(_BURY.format(table=table, id=id_, unneeded=unneeded, arrived=_ARRIVED.format(entity=entity, id=id_)))
+    for (table, entity, id_), unneeded in _UNNEEDED.items()
+}
+
+TASK_KEYS = text("""
+delete from worker.task_keys where key in (
+  select key from worker.task_keys where created_at < now() - :age order by created_at limit :n)
+""")
+
+STAGED = text("""
+delete from sync.staged_events s where s.ctid = any(array(
+  select d.ctid from sync.staged_events d
+    join sync.calendars c on c.calendar_id = d.calendar_id
+    join sync.units u on u.unit_id = c.workspace_id and u.tenant_id = c.tenant_id
+   where d.fence < u.fence or u.state <> 'running' limit :n))
+""")
+
+WORKERS = text("delete from worker.workers where heartbeat_at < now() - interval '10 minutes'")
+
+LEDGER = text("""
+update worker.tasks
+   set status = 'superseded', completed_at = now(), updated_at = now(), error_log = 'its worker stopped'
+ where id in (select id from worker.tasks
+               where status in ('pending', 'processing')
+                 and coalesce(lease_until, updated_at + interval '1 hour') < now() - interval '1 minute'
+               limit :n for no key update skip locked)
+""")
+
+TURNS = text("""
+with late as materialized (
+  select t.tenant_id, t.lane, u.due from sync.turns t
+   cross join lateral (select min(next_due_at) as due from sync.units u
+                        where u.tenant_id = t.tenant_id and u.lane = t.lane) u
+   where u.due is not null and t.ready_at > greatest(u.due, now() + interval '1 minute')
+   order by t.tenant_id, t.lane for no key update of t skip locked)
+update sync.turns t set ready_at = now() from late l where t.tenant_id = l.tenant_id and t.lane = l.lane
+""")
+
+
+def bury(connection: Connection, *, table: str, before: datetime) -> int:
+    """Forget what was deleted before a moment: `tombstones`, then `calendars`, then `accounts`."""
+    return connection.execute(BURY[table], {"before": before, "n": PORTION}).rowcount
+
+
+def forget_task_keys(connection: Connection, *, age: timedelta) -> int:
+    return connection.execute(TASK_KEYS, {"age": age, "n": PORTION}).rowcount
+
+
+def clear_staged(connection: Connection) -> int:
+    """Drop staged rows of runs that no longer exist."""
+    return connection.execute(STAGED, {"n": PORTION}).rowcount
+
+
+def forget_workers(connection: Connection) -> int:
+    return connection.execute(WORKERS).rowcount
+
+
+def supersede_orphans(connection: Connection) -> int:
+    """Close the ledger rows of work whose worker is gone."""
+    return connection.execute(LEDGER, {"n": PORTION}).rowcount
+
+
+def repair_turns(connection: Connection) -> int:
+    """Wake tenants whose turn lies behind their work. Should find none; what it finds is published."""
+    return connection.execute(TURNS).rowcount

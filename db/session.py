@@ -1,0 +1,170 @@
+"""Connections and units of work. `commit()` stands here and nowhere else."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg2
+from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.engine import Engine, ExceptionContext, make_url
+from sqlalchemy.exc import DBAPIError, OperationalError, StatementError
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT = 5  # seconds
+STATEMENT_TIMEOUT = 60  # seconds; the longest statement is the merge of a very large calendar
+LOCK_TIMEOUT = 10  # seconds
+POOL_TIMEOUT = 10.0  # seconds to wait for a pooled connection before saying so
+
+
+class DatabaseUnreachable(Exception):
+    """Postgres did not answer within the attempts allowed. The message names host and port, never the password."""
+
+
+def driver_url(url: str) -> str:
+    """The address as SQLAlchemy wants it: psycopg2's, whatever of the two usual schemes was given."""
+    return make_url(url).set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
+
+
+class Database:
+    """A pool of connections to one Postgres.
+
+    Three ways in, and no fourth: `transaction()` commits at the end of its block or rolls back,
+    `statement()` runs single statements that commit themselves (one round trip each), `reading()`
+    never writes. No start-up options and no prepared statements are used, so all three work through
+    PgBouncer in transaction mode; time limits are set inside each transaction.
+    """
+
+    def __init__(self, url: str, *, pool_size: int, name: str) -> None:
+        self._engine: Engine = create_engine(
+            driver_url(url),
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=POOL_TIMEOUT,
+            pool_pre_ping=True,
+            pool_use_lifo=True,
+            hide_parameters=True,
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT,
+                "application_name": name,
+                "keepalives_idle": 5,
+                "keepalives_interval": 2,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 15_000,
+            },
+        )
+        self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        event.listen(self._engine, "begin", _set_limits)
+        event.listen(self._engine, "handle_error", _hide_values)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One unit of work: committed when the block ends, rolled back when it raises."""
+        with self._engine.connect() as connection, connection.begin() as unit_of_work:
+            yield connection
+            unit_of_work.commit()
+
+    @contextmanager
+    def statement(self) -> Iterator[Connection]:
+        """Single statements, each committing itself. Only for statements that are whole by themselves."""
+        with self._autocommit.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that refuses to write."""
+        with self._engine.connect() as connection:
+            connection.execute(text("set transaction read only"))
+            yield connection
+
+    def wait_until_reachable(self, *, attempts: int = 5) -> None:
+        """Return once Postgres answers. Raises DatabaseUnreachable after `attempts`, backing off between them."""
+
+        def probe() -> None:
+            with self.statement() as connection:
+                connection.execute(text("select 1"))
+
+        try:
+            Retrying(
+                stop=stop_after_attempt(attempts),
+                wait=wait_exponential_jitter(multiplier=0.2, max=3),
+                retry=retry_if_exception(lambda error: isinstance(error, OperationalError)),
+                reraise=True,
+            )(probe)
+        except OperationalError as error:
+            where = self._engine.url
+            raise DatabaseUnreachable(
+                f"Postgres at {where.host}:{where.port or 5432}/{where.database} did not answer after {attempts} "
+                f"attempts ({_first_line(error)}). Check DATABASE_URL, and that the server runs and lets us in."
+            ) from None
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+
+
+def _set_limits(connection: Connection) -> None:
+    # psycopg2 sends BEGIN with the first statement, so this costs one round trip a transaction and
+    # spares PgBouncer a start-up option that it would refuse.
+    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        return
+    with driver_cursor(connection) as cursor:
+        cursor.execute(
+            f"set local statement_timeout = '{STATEMENT_TIMEOUT}s'; set local lock_timeout = '{LOCK_TIMEOUT}s'; "
+            "set local idle_in_transaction_session_timeout = '60s'"
+        )
+
+
+@contextmanager
+def driver_cursor(connection: Connection) -> Iterator[Any]:
+    """The driver's own cursor, for COPY. Its errors come out as SQLAlchemy's and stripped, like all others."""
+    cursor = connection.connection.cursor()
+    try:
+        yield cursor
+    except psycopg2.Error as error:
+        _strip(error)
+        raise DBAPIError.instance(None, None, error, psycopg2.Error, hide_parameters=True) from error
+    finally:
+        cursor.close()
+
+
+def _strip(error: BaseException) -> str | None:
+    """Leave of an error what holds no value: Postgres quotes whole rows, and rows are tenants' appointments."""
+    code = getattr(error, "pgcode", None)
+    if code is None:  # never reached the server, or lost it: the text names host and port
+        return None
+    about = getattr(error, "diag", None)
+    names = (getattr(about, name, None) for name in ("table_name", "column_name", "constraint_name"))
+    left = " ".join([f"SQLSTATE {code}", "/".join(name for name in names if name)]).strip()
+    error.args = (left,)
+    return left
+
+
+def _hide_values(context: ExceptionContext) -> None:
+    original, wrapped = context.original_exception, context.sqlalchemy_exception
+    left = _strip(original)
+    if left is not None and wrapped is not None:
+        wrapped.args = (f"{type(original).__name__}: {left}",)
+        if isinstance(wrapped, StatementError) and wrapped.statement:
+            wrapped.statement = " ".join(wrapped.statement.split())[:120]
+
+
+def violated(error: DBAPIError) -> str | None:
+    """The name of the constraint that a statement violated."""
+    name: str | None = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+    return name
+
+
+def is_connection_loss(error: BaseException) -> bool:
+    """Whether a database error came from a lost or refused connection, so that trying again makes sense."""
+    return isinstance(error, DBAPIError) and (error.connection_invalidated or isinstance(error, OperationalError))
+
+
+def in_transaction(database: Database, work: Callable[[Connection], T]) -> T:
+    """Run `work` in one transaction of its own: the shape in which code hands work to a thread."""
+    with database.transaction() as connection:
+        return work(connection)

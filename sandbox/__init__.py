@@ -1,0 +1,1 @@
+"""The world that the demo and the tests run in: stand-ins for outside systems, seeded data, faults."""

@@ -1,0 +1,1 @@
+"""The servers that the demo and the tests run on: real ones, from wheels and npm, without Docker."""

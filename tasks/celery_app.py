@@ -1,0 +1,31 @@
+"""The Celery app. Importing it reads the settings: whatever is wrong with them is said here, and nothing starts."""
+
+import sys
+
+from celery import Celery
+
+from beat_schedule import BEAT_SCHEDULE
+from config.celery_settings import celery_config
+from config.settings import SettingsError, get_settings
+
+TASK_MODULES = ("tasks.sync", "tasks.mirror", "tasks.maintenance")
+
+
+def make_app() -> Celery:
+    """The app, configured from the environment; a bad environment ends the process with code 2."""
+    try:
+        settings = get_settings()
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(2) from None
+    app = Celery("tenantsync", include=TASK_MODULES)
+    app.conf.update(celery_config(settings))
+    app.conf.beat_schedule = BEAT_SCHEDULE
+    return app
+
+
+app = make_app()
+
+from tasks import lifecycle  # noqa: E402 — signal receivers register on import and need the app
+
+lifecycle.install(app)

@@ -1,0 +1,16 @@
+"""The task that drains the outbox."""
+
+from typing import Any
+
+from tasks.celery_app import app
+from tasks.runtime import runtime
+from tenantsync.mirror import service as mirror
+
+BUDGET = 8.0  # seconds; the next tick goes on
+
+
+@app.task(name="mirror.drain")
+def drain(**_: Any) -> None:
+    """Send what still has to reach Supabase."""
+    ours = runtime()
+    mirror.drain(ours.database, ours.supabase, batch_size=ours.settings.mirror_batch_size, budget=BUDGET)

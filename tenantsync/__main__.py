@@ -1,0 +1,5 @@
+"""`python -m tenantsync …`"""
+
+from tenantsync.cli import main
+
+main()

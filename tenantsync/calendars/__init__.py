@@ -1,0 +1,1 @@
+"""Calendars: the provider port, one adapter per provider, and the runs that bring rows and provider together."""

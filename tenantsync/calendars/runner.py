@@ -1,0 +1,306 @@
+"""The part of a worker process that runs units: one asyncio loop, one heartbeat, a few database threads.
+
+A batch is only a carrier. Each unit of it is a coroutine of its own, with its own deadline; what they
+find is written as they finish. Units that are slow do not hold the batch: after `PATIENCE` the batch
+ends without them, and they go on in the loop, still under their leases, up to `STRAGGLERS` at a time.
+"""
+
+import asyncio
+import functools
+import gc
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from config.queues import Lane
+from config.settings import Settings
+from db.repositories import accounts, events, ledger, units
+from db.repositories.events import StagedRow
+from db.repositories.units import DueCalendar, StartedUnit
+from db.session import Database, is_connection_loss
+from tenantsync.calendars import settling
+from tenantsync.calendars.adapters import Adapters
+from tenantsync.calendars.logins import Logins
+from tenantsync.calendars.provider import CalendarProvider, Credentials
+from tenantsync.calendars.runs import RunLost, Storage, UnitOutcome, run_unit
+from tenantsync.vault import Vault
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+PATIENCE = 2.0  # seconds that a batch waits for its slow units
+SETTLE_EVERY = 0.25  # seconds; what has finished by then is written without waiting for the rest
+STRAGGLERS = 400  # slow units that a process carries before its batches wait for them
+GARBAGE_AFTER = 20_000  # new objects; at Python's 700 the search through a batch in flight takes a third of the CPU
+WRITE_TRIES = 5  # over about 6 s: a restart of Postgres is survived, a longer outage ends with the lease
+
+
+class Runner:
+    """Runs batches. One for each worker process, made after the fork."""
+
+    def __init__(self, settings: Settings, database: Database, *, worker: str) -> None:
+        self.settings = settings
+        self.storage: Storage = self
+        self._database = database
+        self._worker = worker
+        self._vault = Vault(settings.encryption_keys)
+        self._threads = ThreadPoolExecutor(max(1, settings.worker_db_pool_size - 1), thread_name_prefix="database")
+        self._active: dict[UUID, tuple[int, asyncio.Task[UnitOutcome]]] = {}
+        self._batches: set[UUID] = set()
+        self._stragglers: set[asyncio.Task[None]] = set()
+        self._stopping = threading.Event()
+        gc.set_threshold(GARBAGE_AFTER, *gc.get_threshold()[1:])
+        self._loop = asyncio.new_event_loop()
+        self._loop_thread = threading.Thread(target=self._loop.run_forever, name="runs", daemon=True)
+        self._loop_thread.start()
+        self._adapters = self._in_loop(Adapters.open(settings)).result()
+        self._logins = Logins(self._vault, self._adapters)
+        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._heart.start()
+
+    def run_batch(self, batch_id: UUID, lane: Lane, pairs: Sequence[tuple[UUID, int]]) -> Mapping[str, int]:
+        """Run the units of a message; returns counts. Units whose fence is gone are left alone."""
+        return self._in_loop(self._run_batch(batch_id, lane, pairs)).result()
+
+    def close(self, grace: float) -> None:
+        """Finish what finishes within `grace` seconds, hand the rest back, and stop."""
+        self._stopping.set()
+        try:
+            self._in_loop(self._drain(grace)).result(grace + 10)
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop_thread.join(5)
+            if not self._loop_thread.is_alive():
+                self._loop.close()
+            self._heart.join(5)
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _in_loop(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def _run_batch(self, batch_id: UUID, lane: Lane, pairs: Sequence[tuple[UUID, int]]) -> Mapping[str, int]:
+        started = await self._write(lambda: self._start(batch_id, pairs))
+        if not started:
+            return {"units": 0}
+        self._batches.add(batch_id)
+        try:
+            tasks = {self._launch(unit) for unit in started}
+            left = await self._settle(tasks, patience=PATIENCE if lane == Lane.SYNC else None)
+            if left:
+                straggling = asyncio.ensure_future(self._settle_stragglers(left))
+                self._stragglers.add(straggling)
+                straggling.add_done_callback(self._stragglers.discard)
+            result = {"units": len(started), "slow": len(left)}
+            await self._write(lambda: self._close_batch(batch_id, result))
+            return result
+        finally:
+            self._batches.discard(batch_id)
+
+    def _start(self, batch_id: UUID, pairs: Sequence[tuple[UUID, int]]) -> list[StartedUnit]:
+        with self._database.statement() as connection:
+            return units.start(
+                connection, batch_id=batch_id, units=pairs, worker=self._worker, lease=self.settings.sync_lease
+            )
+
+    def _close_batch(self, batch_id: UUID, result: Mapping[str, int]) -> None:
+        with self._database.statement() as connection:
+            ledger.close_batch(connection, batch_id=batch_id, result=result)
+
+    def _launch(self, unit: StartedUnit) -> asyncio.Task[UnitOutcome]:
+        task = self._loop.create_task(run_unit(unit, self))
+        self._active[unit.unit_id] = (unit.fence, task)
+        task.add_done_callback(functools.partial(self._forget_without_outcome, unit))
+        return task
+
+    def _forget_without_outcome(self, unit: StartedUnit, task: asyncio.Task[UnitOutcome]) -> None:
+        # A run with an outcome is forgotten when that is written; until then its lease is renewed.
+        if task.cancelled() or task.exception() is not None:
+            self._forget(unit.unit_id, unit.fence)
+
+    async def _settle_stragglers(self, tasks: set[asyncio.Task[UnitOutcome]]) -> None:
+        await self._settle(tasks, patience=None)
+
+    async def _settle(
+        self, tasks: set[asyncio.Task[UnitOutcome]], *, patience: float | None
+    ) -> set[asyncio.Task[UnitOutcome]]:
+        """Write outcomes as they come; returns the tasks still under way when patience ran out."""
+        ends = None if patience is None else self._loop.time() + patience
+        pending = tasks
+        while pending:
+            done, pending = await asyncio.wait(pending, timeout=SETTLE_EVERY)
+            await self._write_outcomes(_outcome(task) for task in done)
+            if pending and ends is not None and self._loop.time() >= ends and len(self._active) <= STRAGGLERS:
+                return pending
+        return set()
+
+    async def _write_outcomes(self, finished: Iterable[UnitOutcome | None]) -> None:
+        outcomes = [outcome for outcome in finished if outcome is not None]
+        quiet = [outcome for outcome in outcomes if not outcome.to_merge]
+        writes = [self._settle_changed(outcome) for outcome in outcomes if outcome.to_merge]
+        if quiet:
+            writes.append(self._settle_quiet(quiet))
+        await asyncio.gather(*writes)
+
+    async def _settle_quiet(self, outcomes: list[UnitOutcome]) -> None:
+        await self._settle_with(outcomes, lambda: settling.settle_unchanged(self._database, outcomes))
+
+    async def _settle_changed(self, outcome: UnitOutcome) -> None:
+        await self._settle_with([outcome], lambda: settling.settle_changed(self._database, outcome, self.settings))
+
+    async def _settle_with(self, outcomes: list[UnitOutcome], work: Callable[[], object]) -> None:
+        try:
+            await self._write(work)
+        except RunLost:
+            log.info("run_superseded", unit_id=str(outcomes[0].unit.unit_id))
+        except (DBAPIError, events.StagingIncomplete) as error:
+            # The leases end, and the units are due again: the one way back.
+            log.exception("outcome_not_written", units=len(outcomes), error=type(error).__name__)
+        finally:
+            for outcome in outcomes:
+                self._forget(outcome.unit.unit_id, outcome.unit.fence)
+
+    def _forget(self, unit_id: UUID, fence: int) -> None:
+        held = self._active.get(unit_id)
+        if held is not None and held[0] == fence:
+            del self._active[unit_id]
+
+    async def _write(self, work: Callable[[], T]) -> T:
+        """Run database work in a thread; a lost connection is tried again, as every statement checks its fence."""
+        for attempt in range(1, WRITE_TRIES + 1):
+            try:
+                return await self._loop.run_in_executor(self._threads, work)
+            except DBAPIError as error:
+                if attempt == WRITE_TRIES or not is_connection_loss(error):
+                    raise
+                log.warning("database_lost", attempt=attempt)
+                await asyncio.sleep(0.2 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    async def _drain(self, grace: float) -> None:
+        tasks = [task for _, task in self._active.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
+            await asyncio.sleep(SETTLE_EVERY)
+        left = [(unit_id, fence) for unit_id, (fence, _) in self._active.items()]
+        for _, task in self._active.values():
+            task.cancel()
+        if left:
+            log.info("units_handed_back", units=len(left))
+            await self._write(lambda: self._hand_back(left))
+        await self._adapters.close()
+
+    def _hand_back(self, pairs: list[tuple[UUID, int]]) -> None:
+        with self._database.statement() as connection:
+            units.hand_back(connection, units=pairs)
+
+    def _beat(self) -> None:
+        """Renew the leases of everything that runs here, three times in the length of a lease."""
+        pause = self.settings.sync_lease.total_seconds() / 3
+        while not self._stopping.wait(pause):
+            held = {unit_id: fence for unit_id, (fence, _) in list(self._active.items())}
+            if not held and not self._batches:
+                continue
+            try:
+                with self._database.statement() as connection:
+                    lost = units.renew(
+                        connection,
+                        units=held.items(),
+                        batches=list(self._batches),
+                        lease=self.settings.sync_lease,
+                    )
+            except DBAPIError as error:
+                log.warning("heartbeat_failed", error=type(error).__name__)
+                continue
+            for unit_id in lost:
+                self._loop.call_soon_threadsafe(functools.partial(self._stop_run, unit_id, held[unit_id]))
+
+    def _stop_run(self, unit_id: UUID, fence: int) -> None:
+        current = self._active.get(unit_id)
+        if current is not None and current[0] == fence:
+            log.info("run_lost_its_unit", unit_id=str(unit_id))
+            current[1].cancel()
+
+    # What runs ask for while they fetch (runs.Tools and runs.Storage).
+
+    def provider(self, name: str) -> CalendarProvider:
+        return self._adapters.provider(name)
+
+    def credentials(self, calendar: DueCalendar) -> Credentials:
+        return self._logins.open(calendar, persist=functools.partial(self._keep_token, calendar))
+
+    async def _keep_token(self, calendar: DueCalendar, token: str, expires_at: datetime) -> None:
+        sealed = self._vault.seal(
+            token.encode(),
+            tenant_id=calendar.tenant_id,
+            account_id=calendar.account_id,
+            column="access_token",
+        )
+
+        def keep() -> None:
+            with self._database.statement() as connection:
+                accounts.keep_token(
+                    connection,
+                    tenant_id=calendar.tenant_id,
+                    unit_id=calendar.unit_id,
+                    fence=calendar.fence,
+                    lease=self.settings.sync_lease,
+                    account_id=calendar.account_id,
+                    token=sealed,
+                    expires_at=expires_at.astimezone(UTC),
+                )
+
+        await self._write(keep)
+
+    async def known(self, calendar: DueCalendar, resources: Sequence[str]) -> Mapping[str, str | None]:
+        def read() -> Mapping[str, str | None]:
+            with self._database.statement() as connection:
+                return events.known_etags(
+                    connection,
+                    tenant_id=calendar.tenant_id,
+                    calendar_id=calendar.calendar_id,
+                    resources=resources,
+                )
+
+        return await self._write(read)
+
+    async def stage(self, calendar: DueCalendar, rows: Sequence[StagedRow]) -> int:
+        def put() -> int:
+            with self._database.transaction() as connection:
+                if not units.take_fence(
+                    connection,
+                    tenant_id=calendar.tenant_id,
+                    unit_id=calendar.unit_id,
+                    fence=calendar.fence,
+                    lease=self.settings.sync_lease,
+                ):
+                    raise RunLost
+                return settling.stage(connection, calendar_id=calendar.calendar_id, fence=calendar.fence, rows=rows)
+
+        # Not tried again: whether a lost commit arrived is unknown, and the merge counts rows.
+        return await self._loop.run_in_executor(self._threads, put)
+
+    async def unstage(self, calendar: DueCalendar) -> None:
+        def clear() -> None:
+            with self._database.statement() as connection:
+                events.drop_staged(connection, calendar_id=calendar.calendar_id, fence=calendar.fence)
+
+        await self._write(clear)
+
+
+def _outcome(task: asyncio.Task[UnitOutcome]) -> UnitOutcome | None:
+    """The outcome of a finished run; None where the run lost its unit and has nothing to say any more."""
+    if task.cancelled():
+        return None
+    error = task.exception()
+    if error is None:
+        return task.result()
+    if not isinstance(error, RunLost):
+        log.error("run_ended_in_an_error", exc_info=error)
+    return None

@@ -1,0 +1,1 @@
+"""Deciding which units run next, and handing them out."""

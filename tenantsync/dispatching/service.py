@@ -1,0 +1,67 @@
+"""Dispatch: claim due units for the free slots of live workers, write the batches down, publish them.
+
+Run by a tick every second. While there is more due than fits, it goes on claiming as slots become free,
+until the next tick is near. A message that cannot be published is not taken back: its units are due
+again when the time they may take to start has passed.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import UUID
+
+import structlog
+
+from config.queues import Lane
+from db.ids import new_id
+from db.repositories import ledger, units
+from db.repositories.units import ClaimedUnit
+from db.session import Database
+from tenantsync import clock
+from tenantsync.dispatching import rules
+
+log = structlog.get_logger(__name__)
+
+BUDGET = 0.9  # seconds of one dispatch; ticks come every second
+RECHECK = 0.02  # seconds between looks for a slot that has become free
+
+
+class PublishFailed(Exception):
+    """The broker did not take a message."""
+
+
+class Publish(Protocol):
+    """Sends one batch to a lane's queue. Raises PublishFailed."""
+
+    def __call__(self, lane: Lane, batch_id: UUID, batch: Sequence[ClaimedUnit]) -> None: ...
+
+
+def dispatch(database: Database, publish: Publish, *, batch_size: int, budget: float = BUDGET) -> int:
+    """Hand out what is due; returns the number of units."""
+    ends, handed = clock.monotonic() + budget, 0
+    while True:
+        full, claimed = False, 0
+        for lane in (Lane.QUARANTINE, Lane.BULK, Lane.SYNC):
+            free, batches = _claim(database, lane, batch_size)
+            full = full or not free
+            for batch_id, batch in batches:
+                publish(lane, batch_id, batch)
+                claimed += len(batch)
+        handed += claimed
+        if clock.monotonic() >= ends or not (claimed or full):
+            return handed
+        if full:
+            time.sleep(RECHECK)
+
+
+def _claim(database: Database, lane: Lane, batch_size: int) -> tuple[int, list[tuple[UUID, Sequence[ClaimedUnit]]]]:
+    """(free messages before, batches) of one claim, written down in one transaction."""
+    with database.transaction() as connection:
+        free = rules.free_messages(lane, ledger.capacity(connection, lane=lane))
+        if not free:
+            return 0, []
+        claimed = units.claim(connection, lane=lane, limit=rules.claim_size(lane, free, batch_size))
+        batches = [(new_id(), part) for part in rules.cut(lane, claimed, free, batch_size)]
+        if batches:
+            ledger.open_batches(connection, lane=lane, sizes=[(batch_id, len(batch)) for batch_id, batch in batches])
+        return free, batches

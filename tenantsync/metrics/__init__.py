@@ -1,0 +1,1 @@
+"""Watching: what is waiting, how fresh tenants are, what the workers are doing."""

@@ -1,0 +1,170 @@
+"""Draining the outbox: lease tenants, read what their rows are now, send, forget what was sent.
+
+No transaction is open while Supabase is called. A call whose answer is lost is sent again; versions make
+that harmless. A row that Supabase refuses is parked and holds up nobody else.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Protocol
+
+import structlog
+
+from db.repositories import mirroring, scopes
+from db.repositories.mirroring import Key, LeasedTenant
+from db.session import Database
+from tenantsync import clock
+from tenantsync.mirror.supabase import MirrorError, MirrorMisconfigured, MirrorTooLarge, Rejected
+
+log = structlog.get_logger(__name__)
+
+TENANTS_AT_ONCE = 200
+CALLS_AT_ONCE = 3
+"""While Supabase works on one call, the rows of the next are read and written as JSON. No two share a key."""
+LEASE = timedelta(seconds=90)
+"""Longer than the longest call with its halves; a sender that dies leaves its tenants for this long."""
+PAUSE = 5.0  # seconds without another call after a failure that names no time
+OPERATOR_PAUSE = 30.0  # seconds, after a failure that only an operator can mend
+SCOPE = ("provider", "supabase")
+ORDER = ("accounts", "calendars", "events")
+
+
+class Target(Protocol):
+    """Where rows go. Raises MirrorError."""
+
+    def apply(self, entity: str, rows: Sequence[dict[str, Any]]) -> list[Rejected]: ...
+
+
+@dataclass(slots=True)
+class Drained:
+    """What a drain did."""
+
+    sent: int = 0
+    parked: int = 0
+    failure: str | None = None
+    seconds: float = 0.0
+    by_entity: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+
+def drain(database: Database, target: Target, *, batch_size: int, budget: float) -> Drained:
+    """Send until nothing is left, Supabase fails, or `budget` seconds have passed."""
+    began, result = clock.monotonic(), Drained()
+    with database.statement() as connection:
+        if scopes.open_again_in(connection, *SCOPE) is not None:
+            return result
+    with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="mirror") as threads:
+        sender = _Sender(database, target, threads, batch_size, result)
+        while clock.monotonic() - began < budget and result.failure is None:
+            with database.statement() as connection:
+                held = mirroring.lease_tenants(connection, limit=TENANTS_AT_ONCE, lease=LEASE)
+            if not held:
+                break
+            sender.drain(held, until=began + budget)
+    result.seconds = clock.monotonic() - began
+    return result
+
+
+@dataclass(slots=True)
+class _Sender:
+    """What the calls of a drain share. The first goes alone, so that a Supabase in trouble hears of one and no more."""
+
+    database: Database
+    target: Target
+    threads: ThreadPoolExecutor
+    batch_size: int
+    result: Drained
+    width: int = 1
+    """Calls at once."""
+
+    def drain(self, held: Sequence[LeasedTenant], *, until: float) -> None:
+        """Send what leased tenants have, and give them back."""
+        tenants = [one.tenant_id for one in held]
+        pause = 0.0
+        try:
+            while clock.monotonic() < until:
+                with self.database.statement() as connection:
+                    keys = mirroring.take_keys(connection, tenants=tenants, limit=self.width * self.batch_size)
+                if not keys:
+                    break
+                self._send(keys)
+                self.width = CALLS_AT_ONCE
+        except MirrorError as error:
+            pause = _close(self.database, error)
+            self.result.failure = error.reason
+        finally:
+            with self.database.statement() as connection:
+                mirroring.release(connection, held, pause=timedelta(seconds=pause))
+
+    def _send(self, keys: Sequence[Key]) -> None:
+        for entity in ORDER:
+            wanted = [key for key in keys if key.entity == entity]
+            parts = [wanted[start : start + self.batch_size] for start in range(0, len(wanted), self.batch_size)]
+            calls = [self.threads.submit(_send_part, self.database, self.target, entity, part) for part in parts]
+            wait(calls)  # nothing of a tenant is under way when it is given back
+            for sent, parked in (call.result() for call in calls if call.exception() is None):
+                self.result.sent += sent
+                self.result.parked += parked
+                self.result.by_entity[entity] += sent
+            for call in calls:
+                call.result()  # raises what went wrong with one, once the others are counted
+
+
+def _close(database: Database, error: MirrorError) -> float:
+    """Close Supabase for everybody until it is worth another try; returns the seconds."""
+    needed = isinstance(error, MirrorMisconfigured)
+    pause = error.pause or (OPERATOR_PAUSE if needed else PAUSE)
+    log.log(40 if needed else 30, "mirror_failed", reason=error.reason, detail=error.detail, pause=pause)
+    scope, scope_id = SCOPE
+    with database.statement() as connection:
+        scopes.close(connection, [{"scope": scope, "scope_id": scope_id, "seconds": pause, "reason": error.reason}])
+    return pause
+
+
+def _send_part(database: Database, target: Target, entity: str, keys: Sequence[Key]) -> tuple[int, int]:
+    """One call's worth: (rows sent, rows parked)."""
+    with database.statement() as connection:
+        rows = mirroring.read_rows(connection, entity=entity, keys=keys)
+    rejected = _apply(target, entity, rows)
+    _settle(database, entity, keys, rows, rejected)
+    return len(rows) - len(rejected), len(rejected)
+
+
+def _apply(target: Target, entity: str, rows: Sequence[dict[str, Any]]) -> list[Rejected]:
+    if not rows:
+        return []
+    try:
+        return target.apply(entity, rows)
+    except MirrorTooLarge:
+        if len(rows) == 1:
+            return [Rejected(str(rows[0]["id"]), "413")]
+    half = len(rows) // 2
+    return _apply(target, entity, rows[:half]) + _apply(target, entity, rows[half:])
+
+
+def _settle(
+    database: Database,
+    entity: str,
+    keys: Iterable[Key],
+    rows: Sequence[dict[str, Any]],
+    rejected: Sequence[Rejected],
+) -> None:
+    """Forget what arrived and what no longer exists; put aside what was refused."""
+    versions = {row["id"]: int(row["version"]) for row in rows}
+    refused = {one.row_id: one.sqlstate for one in rejected}
+    sent, parked = [], []
+    for key in keys:
+        row_id = str(key.row_id)
+        about = {"tenant_id": key.tenant_id, "entity": entity, "row_id": row_id}
+        # A key whose row is gone altogether (its tombstone was cleaned away) has nothing left to say.
+        about["version"] = versions.get(row_id, 2**62)
+        sent.append(about)
+        if row_id in refused:
+            parked.append({**about, "sqlstate": refused[row_id], "reason": "Supabase refuses the row"})
+    with database.transaction() as connection:
+        mirroring.acknowledge(connection, sent)
+        if parked:
+            mirroring.park(connection, parked)
+            log.warning("rows_parked", rows=len(parked), sqlstates=sorted(set(refused.values())))

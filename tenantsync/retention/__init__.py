@@ -1,0 +1,1 @@
+"""Throwing old data away."""

@@ -1,0 +1,1 @@
+"""Real parts for tests: the product in this process against embedded servers."""
