@@ -133,7 +133,7 @@ def fetchable(url: str, vault: Vault, *, tenants: int, units: int, listing: int 
     rng.shuffle(planted)
     with bulk(url) as cursor:
         _copy(cursor, "sync.tenants", ("tenant_id", "name"), ((owner, f"tenant-{owner}") for owner in owners))
-        lanes = ("sync", "bulk", "quarantine")
+        lanes = ("sync", "bulk", "quarantine", "isolated")
         _copy(cursor, "sync.turns", ("tenant_id", "lane"), ((owner, lane) for owner in owners for lane in lanes))
         _copy(cursor, "mirror.turns", ("tenant_id",), ((owner,) for owner in owners))
         _copy(

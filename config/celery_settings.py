@@ -22,6 +22,7 @@ def hard_limits(settings: Settings) -> dict[Lane, int]:
         Lane.SYNC: settings.sync_unit_deadline,
         Lane.BULK: settings.sync_bulk_deadline,
         Lane.QUARANTINE: settings.sync_bulk_deadline,
+        Lane.ISOLATED: settings.sync_unit_deadline,
     }
     return {lane: int(deadline.total_seconds()) + HARD_LIMIT_MARGIN for lane, deadline in deadlines.items()}
 

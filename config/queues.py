@@ -14,6 +14,8 @@ class Queue(StrEnum):
     """One unit a message: first syncs and resyncs, which parse a lot."""
     QUARANTINE = "quarantine"
     """One unit a message: units whose worker died while it ran them."""
+    ISOLATED = "isolated"
+    """One unit a message, in children of limited memory: tenants whose units kill workers again and again."""
     MIRROR = "mirror"
     """Draining the outbox to Supabase."""
     MAINTENANCE = "maintenance"
@@ -26,6 +28,7 @@ class Lane(StrEnum):
     SYNC = "sync"
     BULK = "bulk"
     QUARANTINE = "quarantine"
+    ISOLATED = "isolated"
 
     @property
     def queue(self) -> Queue:

@@ -16,7 +16,7 @@ class UnitState(StrEnum):
     RUNNING = "running"
     """A worker runs it and renews its lease."""
     PARKED = "parked"
-    """Killed its worker again and again while run alone. Only a person releases it."""
+    """Killed its worker again and again while run alone. A person releases it, or a run that tries it after a time."""
 
 
 class AccountState(StrEnum):
@@ -58,6 +58,8 @@ class TaskStatus(StrEnum):
     """Done, and nothing came of it; `error_log` says why."""
     SUPERSEDED = "superseded"
     """Never started or lost its worker; what it carried is due again."""
+    SKIPPED = "skipped"
+    """Not done, by the entry's policy or because there was nothing to do it for; `error_log` says why."""
 
 
 Moves = frozenset[tuple[str, str]]
@@ -71,6 +73,7 @@ UNIT_MOVES: Moves = frozenset(
         ("running", "dispatched"),
         ("running", "parked"),
         ("parked", "idle"),
+        ("parked", "dispatched"),
     }
 )
 ACCOUNT_MOVES: Moves = frozenset(

@@ -128,7 +128,7 @@ class World:
         with ThreadPoolExecutor(5) as threads:
             starts = [
                 threads.submit(self.start_worker, "sync", "sync", concurrency=2),
-                threads.submit(self.start_worker, "bulk", "bulk,quarantine", concurrency=2),
+                threads.submit(self.start_worker, "bulk", "bulk,quarantine,isolated", concurrency=2),
                 threads.submit(self.start_worker, "house", "wakeups,mirror,maintenance", concurrency=3),
                 threads.submit(self.start_beat),
                 threads.submit(self.start_flower),

@@ -4,10 +4,10 @@ import re
 
 from db.base import Base
 from db.models.accounts import Account, Calendar
-from db.models.events import Cooldown, Event, QuarantinedItem, StagedEvent, Tombstone
-from db.models.ledger import AuditLog, ExecutionLog, SystemMetric, Task, TaskKey, Worker
+from db.models.events import Budget, Cooldown, Event, Hold, QuarantinedItem, StagedEvent, Tombstone
+from db.models.ledger import AuditLog, ExecutionLog, SystemMetric, Schedule, Task, TaskKey, Worker
 from db.models.mirror import MirrorTurn, OutboxEntry, ParkedRow
-from db.models.tenants import Tenant, Turn, Unit, Workspace
+from db.models.tenants import Incident, Pause, Policy, Tenant, Turn, Unit, Workspace
 
 _PARTITION = re.compile(r"_(?:\d{4}_\d{2}|default)$")
 
@@ -21,14 +21,20 @@ __all__ = [
     "Account",
     "AuditLog",
     "Base",
+    "Budget",
     "Calendar",
     "Cooldown",
     "Event",
     "ExecutionLog",
+    "Hold",
+    "Incident",
     "MirrorTurn",
     "OutboxEntry",
     "ParkedRow",
+    "Pause",
+    "Policy",
     "QuarantinedItem",
+    "Schedule",
     "StagedEvent",
     "SystemMetric",
     "Task",

@@ -144,3 +144,37 @@ class Cooldown(Base):
     until: Mapped[datetime]
     reason: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    probe_until: Mapped[datetime | None]
+    """Once `until` has passed, one run at a time may try; it holds the scope until then."""
+    closures: Mapped[int] = mapped_column(server_default=text("1"))
+
+
+_LIMITED = "scope in ('account', 'server', 'project')"
+
+
+class Budget(Base):
+    """A budget of requests at a provider, as its theoretical arrival time (GCRA)."""
+
+    __tablename__ = "budgets"
+    __table_args__ = (CheckConstraint(_LIMITED, name="scope"), {"schema": "sync"})
+
+    scope: Mapped[str] = mapped_column(primary_key=True)
+    scope_id: Mapped[str] = mapped_column(primary_key=True)
+    tat: Mapped[datetime]
+
+
+class Hold(Base):
+    """How much of "so many at a time" a worker process holds, until when."""
+
+    __tablename__ = "holds"
+    __table_args__ = (
+        CheckConstraint(_LIMITED, name="scope"),
+        CheckConstraint("held >= 0", name="held"),
+        {"schema": "sync"},
+    )
+
+    scope: Mapped[str] = mapped_column(primary_key=True)
+    scope_id: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[str] = mapped_column(primary_key=True)
+    held: Mapped[int]
+    until: Mapped[datetime]

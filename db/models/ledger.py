@@ -1,11 +1,11 @@
 """The ledger, its steps, metrics and the workers: the seeds' worker database."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, CheckConstraint, Index, Numeric, String, Text, func, text
+from sqlalchemy import ARRAY, BigInteger, CheckConstraint, Index, Numeric, SmallInteger, String, Text, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base
@@ -19,11 +19,14 @@ class Task(Base):
 
     __tablename__ = "tasks"
     __table_args__ = (
-        CheckConstraint("status in ('pending', 'processing', 'completed', 'failed', 'superseded')", name="status"),
+        CheckConstraint(
+            "status in ('pending', 'processing', 'completed', 'failed', 'superseded', 'skipped')", name="status"
+        ),
         Index("tasks_open", "queue", "status", postgresql_where=text("status in ('pending', 'processing')")),
         Index("tasks_status", "status"),
         Index("tasks_worker", "worker_id"),
         Index("tasks_tenant", "tenant_id", "id"),
+        Index("tasks_occurrences", "kind", "due_at", postgresql_where=text("due_at is not null")),
         _PARTITIONED,
     )
 
@@ -37,6 +40,8 @@ class Task(Base):
     worker_id: Mapped[str] = mapped_column(String(255), server_default="unassigned")
     status: Mapped[str] = mapped_column(String(50), server_default="pending")
     lease_until: Mapped[datetime | None]
+    due_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
     started_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
     result: Mapped[dict[str, Any] | None]
@@ -54,6 +59,28 @@ class TaskKey(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     task_id: Mapped[UUID]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Schedule(Base):
+    """An entry of the timetable as it is followed: what `since` promises, and what became of it."""
+
+    __tablename__ = "schedules"
+    __table_args__ = (
+        CheckConstraint("every > interval '0'", name="every"),
+        CheckConstraint("policy in ('latest', 'all', 'skip')", name="policy"),
+        {"schema": "worker"},
+    )
+
+    entry: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    every: Mapped[timedelta]
+    policy: Mapped[str]
+    since: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_tick: Mapped[datetime] = mapped_column(server_default=func.now())
+    done: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    failed: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    skipped: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    superseded: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
 
 
 class ExecutionLog(Base):

@@ -8,7 +8,7 @@ from db.repositories.ledger import Capacity
 
 T = TypeVar("T")
 
-DEPTH = {Lane.SYNC: 2, Lane.BULK: 1, Lane.QUARANTINE: 1}
+DEPTH = {Lane.SYNC: 2, Lane.BULK: 1, Lane.QUARANTINE: 1, Lane.ISOLATED: 1}
 """Messages per slot: in the sync lane one runs while the next waits, so that a worker never idles for a round trip."""
 SMALLEST = 25
 """Units; cutting a claim into smaller messages than this costs more than the second slot brings."""

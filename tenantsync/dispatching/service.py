@@ -41,7 +41,7 @@ def dispatch(database: Database, publish: Publish, *, batch_size: int, budget: f
     ends, handed = clock.monotonic() + budget, 0
     while True:
         full, claimed = False, 0
-        for lane in (Lane.QUARANTINE, Lane.BULK, Lane.SYNC):
+        for lane in (Lane.QUARANTINE, Lane.ISOLATED, Lane.BULK, Lane.SYNC):
             free, batches = _claim(database, lane, batch_size)
             full = full or not free
             for batch_id, batch in batches:

@@ -23,7 +23,7 @@ from tenantsync.calendars.runner import Runner
 from tenantsync.dispatching import rules
 
 KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
-LANES = (Lane.QUARANTINE, Lane.BULK, Lane.SYNC)
+LANES = (Lane.QUARANTINE, Lane.ISOLATED, Lane.BULK, Lane.SYNC)
 
 Row = Mapping[str, Any]
 
