@@ -9,7 +9,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -40,6 +40,8 @@ POINTS = {
     "outbox.rows_read": "it has read what those rows are now; nothing is on the wire yet",
     "outbox.sent": "Supabase has answered for them; nothing is acknowledged yet",
     "outbox.acknowledged": "what arrived is forgotten, up to the version sent",
+    "outbox.renewing": "a sender is about to extend its leases",
+    "outbox.renewed": "they are extended; those that were not stand as they were, or are somebody else's",
     "outbox.releasing": "the sender is about to give its tenants back",
     "outbox.released": "they are given back",
 }
@@ -106,10 +108,10 @@ class Recorder:
 
 KEPT = frozenset(
     {"lane", "units", "unit", "tenant", "fence", "taken", "started", "ended", "lost", "returned", "lease", "entity",
-     "held", "keys", "rows", "entry", "task", "attempt", "won"}
+     "held", "renewed", "keys", "rows", "entry", "task", "attempt", "won"}
 )  # fmt: skip
 """The facts that a trace may hold."""
-_IDS = ("unit_id", "tenant_id", "fence", "row_id", "id", "version", "lease_until")
+_IDS = ("unit_id", "tenant_id", "fence", "row_id", "id", "version", "lease_until", "lost")
 """Of values and rows, nothing else gets into a trace."""
 
 
@@ -122,6 +124,6 @@ def _plain(fact: Any) -> Any:
         return fact.total_seconds()
     if isinstance(fact, Mapping):
         return {name: _plain(fact[name]) for name in _IDS if name in fact}
-    if isinstance(fact, list | tuple | set | frozenset):
+    if isinstance(fact, Collection):
         return [_plain(one) for one in fact]
     return {name: _plain(getattr(fact, name)) for name in _IDS if hasattr(fact, name)}

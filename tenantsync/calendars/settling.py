@@ -10,6 +10,7 @@ from sqlalchemy.exc import DataError
 
 from config.settings import Settings
 from db.ids import new_id
+from db.racepoints import reach
 from db.repositories import accounts, events, ledger, scopes, units
 from db.repositories.events import Merged, StagedRow
 from db.session import Database
@@ -26,12 +27,16 @@ def settle_unchanged(database: Database, outcomes: Sequence[UnitOutcome]) -> set
     """
     runs = [_run_record(outcome, {}) for outcome in outcomes]
     calendars = [_calendar_record(calendar, None) for outcome in outcomes for calendar in outcome.calendars]
-    if not any(outcome.failed for outcome in outcomes):
+    units_of = [outcome.unit for outcome in outcomes]
+    reach("quiet.asked", units=units_of)
+    if any(outcome.failed for outcome in outcomes):
+        with database.transaction() as connection:
+            ended = units.finish(connection, runs=runs, calendars=calendars)
+            _consequences(connection, [outcome for outcome in outcomes if outcome.unit.unit_id in ended])
+    else:
         with database.statement() as connection:
-            return units.finish(connection, runs=runs, calendars=calendars)
-    with database.transaction() as connection:
-        ended = units.finish(connection, runs=runs, calendars=calendars)
-        _consequences(connection, [outcome for outcome in outcomes if outcome.unit.unit_id in ended])
+            ended = units.finish(connection, runs=runs, calendars=calendars)
+    reach("quiet.committed", units=units_of, ended=ended)
     return ended
 
 
@@ -65,6 +70,8 @@ def settle_changed(database: Database, outcome: UnitOutcome, settings: Settings)
         if run["task_id"] is not None:
             apply_ms = int((clock.monotonic() - began) * 1000)
             ledger.log_steps(connection, _steps(run["task_id"], outcome, apply_ms))
+        reach("changed.written", tenant=unit.tenant_id, unit=unit.unit_id, fence=unit.fence)
+    reach("changed.committed", tenant=unit.tenant_id, unit=unit.unit_id, fence=unit.fence)
     return merged
 
 

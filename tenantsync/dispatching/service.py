@@ -14,8 +14,9 @@ import structlog
 
 from config.queues import Lane
 from db.ids import new_id
+from db.racepoints import reach
 from db.repositories import ledger, units
-from db.repositories.units import ClaimedUnit
+from db.repositories.units import START_WITHIN, ClaimedUnit
 from db.session import Database
 from tenantsync import clock
 from tenantsync.dispatching import rules
@@ -43,9 +44,11 @@ def dispatch(database: Database, publish: Publish, *, batch_size: int, budget: f
         full, claimed = False, 0
         for lane in (Lane.QUARANTINE, Lane.ISOLATED, Lane.BULK, Lane.SYNC):
             free, batches = _claim(database, lane, batch_size)
+            reach("claim.committed", lane=lane, units=[unit for _, batch in batches for unit in batch])
             full = full or not free
             for batch_id, batch in batches:
                 publish(lane, batch_id, batch)
+                reach("batch.published", lane=lane, units=batch)
                 claimed += len(batch)
         handed += claimed
         if clock.monotonic() >= ends or not (claimed or full):
@@ -56,6 +59,7 @@ def dispatch(database: Database, publish: Publish, *, batch_size: int, budget: f
 
 def _claim(database: Database, lane: Lane, batch_size: int) -> tuple[int, list[tuple[UUID, Sequence[ClaimedUnit]]]]:
     """(free messages before, batches) of one claim, written down in one transaction."""
+    reach("claim.asked", lane=lane, lease=START_WITHIN)
     with database.transaction() as connection:
         free = rules.free_messages(lane, ledger.capacity(connection, lane=lane))
         if not free:
