@@ -5,6 +5,7 @@ import binascii
 import ipaddress
 from datetime import timedelta
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -151,6 +152,7 @@ class Settings(BaseSettings):
     retention_tombstones: Duration = Field(timedelta(days=30), description="How long deletions are kept")
     log_format: Literal["json", "console"] = Field("json", description="Log lines for machines or for people")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe line")
+    trace_file: Path | None = Field(None, description="A file for traces of the protocol")
 
     # On the later field of each pair, not on the whole: so they are named together with whatever else is wrong.
     @field_validator("google_client_secret")

@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass
 
 from config.settings import Settings, get_settings
+from db import racepoints
 from db.session import Database
 from tenantsync.calendars.runner import Runner
 from tenantsync.mirror.supabase import Supabase
@@ -64,6 +65,8 @@ def runtime() -> Runtime:
     with _lock:
         if _current is None or _current.pid != os.getpid():
             settings = get_settings()
+            if settings.trace_file is not None:
+                racepoints.install(racepoints.Recorder(settings.trace_file))
             database = open_database(settings, purpose="worker")
             secret = settings.supabase_secret_key.get_secret_value()
             _current = Runtime(

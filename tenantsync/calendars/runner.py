@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from config.queues import Lane
 from config.settings import Settings
+from db.racepoints import reach
 from db.repositories import accounts, events, ledger, units
 from db.repositories.events import StagedRow
 from db.repositories.units import DueCalendar, StartedUnit
@@ -104,10 +105,13 @@ class Runner:
             self._batches.discard(batch_id)
 
     def _start(self, batch_id: UUID, pairs: Sequence[tuple[UUID, int]]) -> list[StartedUnit]:
+        reach("start.asked", units=pairs, lease=self.settings.sync_lease)
         with self._database.statement() as connection:
-            return units.start(
+            started = units.start(
                 connection, batch_id=batch_id, units=pairs, worker=self._worker, lease=self.settings.sync_lease
             )
+        reach("start.committed", units=pairs, started=started)
+        return started
 
     def _close_batch(self, batch_id: UUID, result: Mapping[str, int]) -> None:
         with self._database.statement() as connection:
@@ -197,8 +201,10 @@ class Runner:
         await self._adapters.close()
 
     def _hand_back(self, pairs: list[tuple[UUID, int]]) -> None:
+        reach("back.asked", units=pairs)
         with self._database.statement() as connection:
-            units.hand_back(connection, units=pairs)
+            returned = units.hand_back(connection, units=pairs)
+        reach("back.committed", units=pairs, returned=returned)
 
     def _beat(self) -> None:
         """Renew the leases of everything that runs here, three times in the length of a lease."""
@@ -207,6 +213,7 @@ class Runner:
             held = {unit_id: fence for unit_id, (fence, _) in list(self._active.items())}
             if not held and not self._batches:
                 continue
+            reach("renew.asked", units=held.items(), lease=self.settings.sync_lease)
             try:
                 with self._database.statement() as connection:
                     lost = units.renew(
@@ -218,6 +225,7 @@ class Runner:
             except DBAPIError as error:
                 log.warning("heartbeat_failed", error=type(error).__name__)
                 continue
+            reach("renew.committed", units=held.items(), lost=lost)
             for unit_id in lost:
                 self._loop.call_soon_threadsafe(functools.partial(self._stop_run, unit_id, held[unit_id]))
 
