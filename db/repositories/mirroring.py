@@ -2,7 +2,12 @@
 
 A sender leases a tenant, not rows: one sender a tenant keeps a key's versions in order, and a failed call
 costs no write per row. Taking the lease consumes the wake-up before the rows are read, so a change
-that commits later finds the tenant asleep and wakes it again; `release` never overwrites such a wake-up.
+that commits later finds the tenant asleep and wakes it again; `renew` and `release` never overwrite such a
+wake-up.
+
+`lease_until` is the mark of a lease: whoever knows it may renew it or give it back, nobody else. A renewal
+makes a new mark, so a sender renews and gives back one after the other. It moves `ready_at` along with the
+mark as long as the two are equal; an earlier `ready_at` is a wake-up, and stays.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,9 +19,10 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, text
 
+from db.racepoints import reach
 from db.rows import as_json
 
-FLEET_QUERIES = ("LEASE", "TAKE", "READ", "ACKNOWLEDGE", "PARK", "RELEASE", "REPAIR", "RETRY_PARKED")
+FLEET_QUERIES = ("LEASE", "TAKE", "READ", "ACKNOWLEDGE", "PARK", "RENEW", "RELEASE", "REPAIR", "RETRY_PARKED")
 
 LEASE = text("""
 with ring as materialized (
@@ -29,10 +35,10 @@ returning t.tenant_id, t.lease_until
 """)
 
 TAKE = text("""
-select o.tenant_id, o.entity, o.row_id
+select o.tenant_id, o.entity, o.row_id, o.version
   from unnest(cast(:tenants as uuid[])) as t(tenant_id)
   cross join lateral (
-    select tenant_id, entity, row_id, row_number() over (order by queued_at) as place from mirror.outbox
+    select tenant_id, entity, row_id, version, row_number() over (order by queued_at) as place from mirror.outbox
      where tenant_id = t.tenant_id order by queued_at limit :each) o
  order by o.place limit :n
 """)
@@ -106,6 +112,22 @@ on conflict (tenant_id, entity, row_id) do update
   set version = excluded.version, sqlstate = excluded.sqlstate, reason = excluded.reason, parked_at = now()
 """)
 
+RENEW = text("""
+with held as materialized (
+  select * from json_to_recordset(cast(:held as json)) as h(tenant_id uuid, lease_until timestamptz)),
+lk as materialized (  -- a tenant that is being changed right now is renewed the next time
+  select t.tenant_id from mirror.turns t join held h using (tenant_id)
+   where t.lease_until = h.lease_until order by t.tenant_id for no key update of t skip locked),
+kept as (
+  update mirror.turns t
+     set lease_until = now() + :lease,
+         ready_at = case when t.ready_at < t.lease_until then t.ready_at else now() + :lease end
+    from lk where t.tenant_id = lk.tenant_id
+  returning t.tenant_id, t.lease_until)
+select h.tenant_id, k.lease_until, t.lease_until is distinct from h.lease_until as lost
+  from held h left join kept k using (tenant_id) left join mirror.turns t using (tenant_id)
+""")
+
 RELEASE = text("""
 with held as materialized (
   select * from json_to_recordset(cast(:held as json)) as h(tenant_id uuid, lease_until timestamptz)),
@@ -153,16 +175,32 @@ class LeasedTenant:
 
 
 @dataclass(frozen=True, slots=True)
+class Renewed:
+    """What became of a lease that was to be renewed."""
+
+    tenant_id: UUID
+    lease_until: datetime | None
+    """The new mark; None if the old one stands, because the tenant is being changed or is lost."""
+    lost: bool
+    """Somebody else has, or had, the tenant."""
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     tenant_id: UUID
     entity: str
     row_id: UUID
+    version: int = 0
+    """The one that stood in the outbox."""
 
 
 def lease_tenants(connection: Connection, *, limit: int, lease: timedelta) -> list[LeasedTenant]:
     """Take tenants that have rows to send, longest waiting first, for `lease` at most."""
+    reach("outbox.asked", lease=lease)
     rows = connection.execute(LEASE, {"n": limit, "lease": lease})
-    return [LeasedTenant(row.tenant_id, row.lease_until) for row in rows]
+    held = [LeasedTenant(row.tenant_id, row.lease_until) for row in rows]
+    reach("outbox.leased", held=held)
+    return held
 
 
 def take_keys(connection: Connection, *, tenants: Sequence[UUID], limit: int) -> list[Key]:
@@ -170,7 +208,9 @@ def take_keys(connection: Connection, *, tenants: Sequence[UUID], limit: int) ->
     each = max(1, -(-5 * limit // max(1, len(tenants)))) if len(tenants) > 1 else limit
     listed = "{" + ",".join(str(tenant) for tenant in tenants) + "}"
     rows = connection.execute(TAKE, {"tenants": listed, "each": min(each, limit), "n": limit})
-    return [Key(row.tenant_id, row.entity, row.row_id) for row in rows]
+    keys = [Key(row.tenant_id, row.entity, row.row_id) for row in rows]
+    reach("outbox.keys_taken", keys=keys)
+    return keys
 
 
 def read_rows(connection: Connection, *, entity: str, keys: Iterable[Key]) -> list[dict[str, Any]]:
@@ -191,10 +231,24 @@ def park(connection: Connection, parked: Iterable[dict[str, Any]]) -> None:
     connection.execute(PARK, {"parked": as_json(parked)})
 
 
+def renew(connection: Connection, held: Iterable[LeasedTenant], *, lease: timedelta) -> list[Renewed]:
+    """Extend leases whose mark still stands; what was lost is told and left alone."""
+    kept = list(held)
+    rows = as_json({"tenant_id": one.tenant_id, "lease_until": one.lease_until} for one in kept)
+    reach("outbox.renewing", held=kept, lease=lease)
+    found = connection.execute(RENEW, {"held": rows, "lease": lease})
+    answers = [Renewed(row.tenant_id, row.lease_until, row.lost) for row in found]
+    reach("outbox.renewed", held=kept, renewed=answers)
+    return answers
+
+
 def release(connection: Connection, held: Iterable[LeasedTenant], *, pause: timedelta = timedelta(0)) -> None:
     """Give leased tenants back: due again at once if rows are left, or after `pause`."""
-    rows = as_json({"tenant_id": one.tenant_id, "lease_until": one.lease_until} for one in held)
+    given_back = list(held)
+    rows = as_json({"tenant_id": one.tenant_id, "lease_until": one.lease_until} for one in given_back)
+    reach("outbox.releasing", held=given_back)
     connection.execute(RELEASE, {"held": rows, "pause": pause})
+    reach("outbox.released", held=given_back)
 
 
 def repair(connection: Connection) -> int:

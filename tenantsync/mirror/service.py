@@ -1,7 +1,8 @@
 """Draining the outbox: lease tenants, read what their rows are now, send, forget what was sent.
 
 No transaction is open while Supabase is called. A call whose answer is lost is sent again; versions make
-that harmless. A row that Supabase refuses is parked and holds up nobody else.
+that harmless. A row that Supabase refuses is parked and holds up nobody else. Before each call the sender
+makes sure that the tenants are still its own.
 """
 
 from collections import defaultdict
@@ -10,13 +11,16 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
+from uuid import UUID
 
 import structlog
 
+from db.racepoints import reach
 from db.repositories import mirroring, scopes
-from db.repositories.mirroring import Key, LeasedTenant
+from db.repositories.mirroring import Key
 from db.session import Database
 from tenantsync import clock
+from tenantsync.mirror.holding import Holding
 from tenantsync.mirror.supabase import MirrorError, MirrorMisconfigured, MirrorTooLarge, Rejected
 
 log = structlog.get_logger(__name__)
@@ -24,8 +28,6 @@ log = structlog.get_logger(__name__)
 TENANTS_AT_ONCE = 200
 CALLS_AT_ONCE = 3
 """While Supabase works on one call, the rows of the next are read and written as JSON. No two share a key."""
-LEASE = timedelta(seconds=90)
-"""Longer than the longest call with its halves; a sender that dies leaves its tenants for this long."""
 PAUSE = 5.0  # seconds without another call after a failure that names no time
 OPERATOR_PAUSE = 30.0  # seconds, after a failure that only an operator can mend
 SCOPE = ("provider", "supabase")
@@ -36,6 +38,10 @@ class Target(Protocol):
     """Where rows go. Raises MirrorError."""
 
     def apply(self, entity: str, rows: Sequence[dict[str, Any]]) -> list[Rejected]: ...
+
+
+class TenantsLost(Exception):
+    """Another sender has taken tenants whose rows were about to be sent."""
 
 
 @dataclass(slots=True)
@@ -58,11 +64,11 @@ def drain(database: Database, target: Target, *, batch_size: int, budget: float)
     with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="mirror") as threads:
         sender = _Sender(database, target, threads, batch_size, result)
         while clock.monotonic() - began < budget and result.failure is None:
-            with database.statement() as connection:
-                held = mirroring.lease_tenants(connection, limit=TENANTS_AT_ONCE, lease=LEASE)
-            if not held:
+            holding = Holding(database, limit=TENANTS_AT_ONCE)
+            if not holding:
                 break
-            sender.drain(held, until=began + budget)
+            with holding:
+                sender.drain(holding, until=began + budget)
     result.seconds = clock.monotonic() - began
     return result
 
@@ -79,30 +85,25 @@ class _Sender:
     width: int = 1
     """Calls at once."""
 
-    def drain(self, held: Sequence[LeasedTenant], *, until: float) -> None:
-        """Send what leased tenants have, and give them back."""
-        tenants = [one.tenant_id for one in held]
-        pause = 0.0
+    def drain(self, holding: Holding, *, until: float) -> None:
+        """Send what leased tenants have, those of them that are lost on the way excepted."""
         try:
-            while clock.monotonic() < until:
+            while clock.monotonic() < until and (tenants := holding.tenants):
                 with self.database.statement() as connection:
                     keys = mirroring.take_keys(connection, tenants=tenants, limit=self.width * self.batch_size)
                 if not keys:
                     break
-                self._send(keys)
+                self._send(holding, keys)
                 self.width = CALLS_AT_ONCE
         except MirrorError as error:
-            pause = _close(self.database, error)
+            holding.pause = timedelta(seconds=_close(self.database, error))
             self.result.failure = error.reason
-        finally:
-            with self.database.statement() as connection:
-                mirroring.release(connection, held, pause=timedelta(seconds=pause))
 
-    def _send(self, keys: Sequence[Key]) -> None:
+    def _send(self, holding: Holding, keys: Sequence[Key]) -> None:
         for entity in ORDER:
             wanted = [key for key in keys if key.entity == entity]
             parts = [wanted[start : start + self.batch_size] for start in range(0, len(wanted), self.batch_size)]
-            calls = [self.threads.submit(_send_part, self.database, self.target, entity, part) for part in parts]
+            calls = [self.threads.submit(self._send_part, holding, entity, part) for part in parts]
             wait(calls)  # nothing of a tenant is under way when it is given back
             for sent, parked in (call.result() for call in calls if call.exception() is None):
                 self.result.sent += sent
@@ -110,6 +111,33 @@ class _Sender:
                 self.result.by_entity[entity] += sent
             for call in calls:
                 call.result()  # raises what went wrong with one, once the others are counted
+
+    def _send_part(self, holding: Holding, entity: str, keys: Sequence[Key]) -> tuple[int, int]:
+        """One call's worth: (rows sent, rows parked)."""
+        with self.database.statement() as connection:
+            rows = mirroring.read_rows(connection, entity=entity, keys=keys)
+        reach("outbox.rows_read", entity=entity, keys=keys, rows=rows)
+        try:
+            rejected = self._apply(holding, entity, rows)
+        except TenantsLost:
+            return 0, 0  # the keys stay in the outbox: whoever has the tenants now sends them
+        reach("outbox.sent", entity=entity, rows=rows)
+        _settle(self.database, entity, keys, rows, rejected)
+        return len(rows) - len(rejected), len(rejected)
+
+    def _apply(self, holding: Holding, entity: str, rows: Sequence[dict[str, Any]]) -> list[Rejected]:
+        if not rows:
+            return []
+        tenants = {UUID(row["tenant_id"]) for row in rows}
+        if holding.ours(tenants) != tenants:
+            raise TenantsLost
+        try:
+            return self.target.apply(entity, rows)
+        except MirrorTooLarge:
+            if len(rows) == 1:
+                return [Rejected(str(rows[0]["id"]), "413")]
+        half = len(rows) // 2
+        return self._apply(holding, entity, rows[:half]) + self._apply(holding, entity, rows[half:])
 
 
 def _close(database: Database, error: MirrorError) -> float:
@@ -121,27 +149,6 @@ def _close(database: Database, error: MirrorError) -> float:
     with database.statement() as connection:
         scopes.close(connection, [{"scope": scope, "scope_id": scope_id, "seconds": pause, "reason": error.reason}])
     return pause
-
-
-def _send_part(database: Database, target: Target, entity: str, keys: Sequence[Key]) -> tuple[int, int]:
-    """One call's worth: (rows sent, rows parked)."""
-    with database.statement() as connection:
-        rows = mirroring.read_rows(connection, entity=entity, keys=keys)
-    rejected = _apply(target, entity, rows)
-    _settle(database, entity, keys, rows, rejected)
-    return len(rows) - len(rejected), len(rejected)
-
-
-def _apply(target: Target, entity: str, rows: Sequence[dict[str, Any]]) -> list[Rejected]:
-    if not rows:
-        return []
-    try:
-        return target.apply(entity, rows)
-    except MirrorTooLarge:
-        if len(rows) == 1:
-            return [Rejected(str(rows[0]["id"]), "413")]
-    half = len(rows) // 2
-    return _apply(target, entity, rows[:half]) + _apply(target, entity, rows[half:])
 
 
 def _settle(
@@ -158,8 +165,9 @@ def _settle(
     for key in keys:
         row_id = str(key.row_id)
         about = {"tenant_id": key.tenant_id, "entity": entity, "row_id": row_id}
-        # A key whose row is gone altogether (its tombstone was cleaned away) has nothing left to say.
-        about["version"] = versions.get(row_id, 2**62)
+        # A key whose row is gone altogether (its tombstone was cleaned away) has nothing left to say, unless
+        # the row comes back meanwhile, which is a newer version.
+        about["version"] = versions.get(row_id, key.version)
         sent.append(about)
         if row_id in refused:
             parked.append({**about, "sqlstate": refused[row_id], "reason": "Supabase refuses the row"})
@@ -167,4 +175,6 @@ def _settle(
         mirroring.acknowledge(connection, sent)
         if parked:
             mirroring.park(connection, parked)
-            log.warning("rows_parked", rows=len(parked), sqlstates=sorted(set(refused.values())))
+    reach("outbox.acknowledged", entity=entity, rows=sent)
+    if parked:
+        log.warning("rows_parked", rows=len(parked), sqlstates=sorted(set(refused.values())))
