@@ -127,6 +127,8 @@ class Unit(Base, TenantScoped):
     lease_until: Mapped[datetime | None]
     fence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     crashes: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    suspicions: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    """How often it was in a process that died with others in it, since its last success."""
     wanted: Mapped[bool] = mapped_column(server_default=text("false"))
     """Somebody asked for a run since the last one started: one more follows, however fresh the rows are."""
     worker_id: Mapped[str | None]

@@ -35,9 +35,32 @@ select workspace_id, name from sync.workspaces
 
 PAUSE = text("""
 with t as (
-  update sync.tenants set paused = :paused, pause_reason = :reason where tenant_id = :tenant returning tenant_id)
+  update sync.tenants set paused = :paused, pause_reason = :reason
+   where tenant_id = :tenant and paused <> :paused returning tenant_id)
 update sync.turns u set paused = :paused, ready_at = case when :paused then u.ready_at else now() end
   from t where u.tenant_id = t.tenant_id
+""")
+
+# Units under a statement that ends or renews them just now are skipped; the caller asks again.
+STOP_RUNS = text("""
+with lk as materialized (
+  select unit_id from sync.units
+   where tenant_id = :tenant and state in ('dispatched', 'running') order by unit_id for no key update skip locked),
+stopped as (
+  update sync.units u
+     set state = 'idle', fence = nextval('sync.fence'), lease_until = null, worker_id = null
+    from lk where u.unit_id = lk.unit_id and u.tenant_id = :tenant returning 1)
+select (select count(*) from stopped) as stopped,
+       exists (select 1 from sync.units where tenant_id = :tenant and state in ('dispatched', 'running')
+                  and unit_id not in (select unit_id from lk)) as left
+""")
+
+SHARE = text("""
+with t as (
+  update sync.tenants set weight = coalesce(:weight, weight) where tenant_id = :tenant returning tenant_id, weight)
+update sync.turns u set weight = t.weight, cap = coalesce(:cap, u.cap), debt = least(u.debt, 200 * t.weight)
+  from t where u.tenant_id = t.tenant_id
+returning u.weight, u.cap
 """)
 
 # Units are locked before their calendars, here as in every other statement that touches both.
@@ -118,9 +141,32 @@ def find_workspace(connection: Connection, *, tenant_id: UUID, name_or_id: str) 
     return None if row is None else (row.workspace_id, row.name)
 
 
-def pause(connection: Connection, *, tenant_id: UUID, paused: bool, reason: str | None) -> None:
-    """Take a tenant out of every ring, or put it back."""
-    connection.execute(PAUSE, {"tenant": tenant_id, "paused": paused, "reason": reason})
+def set_paused(connection: Connection, *, tenant_id: UUID, paused: bool, reason: str | None) -> bool:
+    """Take a tenant out of every ring, or put it back; False if it is so already."""
+    return connection.execute(PAUSE, {"tenant": tenant_id, "paused": paused, "reason": reason}).rowcount > 0
+
+
+def stop_runs(connection: Connection, *, tenant_id: UUID) -> tuple[int, bool]:
+    """Take the units of a tenant from whoever runs them: (how many, whether some are left for another try).
+
+    They get a new fence, so nothing of those runs is written any more; their workers notice at the next
+    renewal of their leases, a third of a lease later, and stop.
+    """
+    row = connection.execute(STOP_RUNS, {"tenant": tenant_id}).one()
+    return int(row.stopped), bool(row.left)
+
+
+def set_share(
+    connection: Connection, *, tenant_id: UUID, weight: float | None, concurrency: int | None
+) -> tuple[float, int]:
+    """Set a tenant's weight and how many of its units may run at once in a lane; None leaves one as it is.
+
+    Returns both as they are now. The next claim goes by them.
+    """
+    row = connection.execute(SHARE, {"tenant": tenant_id, "weight": weight, "cap": concurrency}).first()
+    if row is None:
+        raise LookupError(tenant_id)
+    return float(row.weight), int(row.cap)
 
 
 def want_sync(connection: Connection, *, tenant_id: UUID, workspace_id: UUID | None) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from config.queues import Lane
+from db.racepoints import reach
 from db.rows import as_json
 
 FLEET_QUERIES = ("CLAIM", "START", "RENEW", "FINISH", "HAND_BACK", "RELEASE")
@@ -24,72 +25,104 @@ START_WITHIN = timedelta(seconds=5)
 """How long a claimed unit may wait for a worker. Free slots are counted before claiming, so it seldom waits at all."""
 CRASH_LIMIT = 3
 """A unit that has killed its worker this often while it ran alone is parked."""
+CANARY_AFTER = timedelta(hours=1)
+"""When a parked unit is tried by itself; each death then doubles the time, up to a day."""
+LONGEST_DEBT = 200
+"""Quiet runs' worth that a tenant of weight 1 can owe, so that one enormous run does not cost it a day."""
 
 CLAIM = text("""
-with ring as materialized (
-  select tenant_id, cap, weight from sync.turns
+with closed as materialized (
+  select scope_id as provider, max(until) as until from sync.cooldowns
+   where scope in ('project', 'provider') and until > now() group by scope_id),
+ring as materialized (
+  select tenant_id, cap, weight, debt from sync.turns
    where lane = :lane and not paused and ready_at <= now()
    order by ready_at limit :n for no key update skip locked),
 q as materialized (select ceil(2.0 * :n / greatest(count(*), 1)) as k from ring),
 win as materialized (
-  select r.tenant_id, r.weight, u.unit_id, ceil(q.k * r.weight) as share,
-         row_number() over (partition by r.tenant_id order by u.next_due_at) as rn
+  select r.tenant_id, r.weight, r.debt, u.unit_id, u.until, ceil(q.k * r.weight) as share,
+         row_number() over (partition by r.tenant_id, u.until is null order by u.next_due_at) as rn
     from ring r cross join q cross join lateral (
-      select w.unit_id, w.next_due_at from (
-        select unit_id, next_due_at, lease_until from sync.units
+      select w.unit_id, w.next_due_at, c.until from (
+        select unit_id, next_due_at, lease_until, provider from sync.units
          where tenant_id = r.tenant_id and lane = :lane and next_due_at <= now()
-         order by next_due_at limit r.cap) w
+         order by next_due_at limit r.cap) w left join closed c on c.provider = w.provider
        where w.lease_until is null or w.lease_until < now() limit ceil(q.k * r.weight)::bigint + 1) u),
 pick as materialized (
-  select unit_id, tenant_id from win where rn <= share order by rn / weight limit :n),
+  select unit_id, tenant_id, (debt + rn) / weight as place from win
+   where until is null and rn <= share order by place limit :n),
 lk as materialized (
-  select u.unit_id, u.state, u.crashes + (u.state = 'running' and u.lane <> 'sync')::int as crashes
+  select u.unit_id, u.tenant_id, u.state, u.worker_id, u.owed, u.suspicions, x.alone,
+         u.state = 'running' as died, u.crashes + (u.state = 'running' and x.alone)::int as crashes
     from sync.units u join pick using (unit_id)
+   cross join lateral (select :lane in ('bulk', 'isolated') or :lane = 'quarantine' and u.suspicions >= 2 as alone) x
    where u.next_due_at <= now() and u.lane = :lane and (u.lease_until is null or u.lease_until < now())
    for no key update of u skip locked),
 claimed as (
   update sync.units u
      set state = 'dispatched', fence = nextval('sync.fence'), lease_until = now() + :start_within,
-         crashes = lk.crashes, worker_id = null
+         crashes = lk.crashes, worker_id = null, owed = 0, parked_reason = null
     from lk
-   where u.unit_id = lk.unit_id
-     and (lk.state <> 'running' or :lane = 'quarantine' and lk.crashes < :crash_limit)
-  returning u.unit_id, u.tenant_id, u.fence),
+   where u.unit_id = lk.unit_id and (not lk.died or lk.alone and :lane <> 'bulk' and lk.crashes < :crash_limit)
+  returning u.unit_id, u.tenant_id, u.fence, u.lane <> 'sync' and lk.alone as alone),
 suspects as (
-  update sync.units u set state = 'idle', lane = 'quarantine', lease_until = null, crashes = lk.crashes
-    from lk where u.unit_id = lk.unit_id and lk.state = 'running' and :lane <> 'quarantine'
+  update sync.units u
+     set state = 'idle', lane = 'quarantine', lease_until = null, crashes = lk.crashes,
+         suspicions = case when lk.alone then 2 else least(lk.suspicions + 1, 2) end
+    from lk where u.unit_id = lk.unit_id and lk.died and (not lk.alone or :lane = 'bulk')
   returning u.tenant_id),
 parked as (
   update sync.units u
-     set state = 'parked', lease_until = null, next_due_at = 'infinity', crashes = lk.crashes,
+     set state = 'parked', lease_until = null, crashes = lk.crashes, parked_at = now(),
+         next_due_at = now() + least(:canary_after * power(2, lk.crashes - :crash_limit), interval '1 day'),
          parked_reason = 'its worker died ' || lk.crashes || ' times while running it alone'
     from lk
-   where u.unit_id = lk.unit_id and lk.state = 'running' and :lane = 'quarantine' and lk.crashes >= :crash_limit
+   where u.unit_id = lk.unit_id and lk.died and lk.alone and :lane <> 'bulk' and lk.crashes >= :crash_limit
   returning u.unit_id),
+incidents as (
+  insert into sync.incidents (tenant_id, unit_id, lane, worker_id)
+  select tenant_id, unit_id, :lane, worker_id from lk where died and alone returning 1),
+dk as materialized (
+  select u.unit_id, w.until from sync.units u join win w using (unit_id)
+   where w.until is not null and u.next_due_at <= now() and (u.lease_until is null or u.lease_until < now())
+   for no key update of u skip locked),
+deferred as (
+  update sync.units u set next_due_at = dk.until + random() * interval '10 seconds', rest = 'cooldown'
+    from dk where u.unit_id = dk.unit_id returning 1),
 wake as (
   update sync.turns t set ready_at = least(t.ready_at, now())
     from (select distinct tenant_id from suspects) s
    where t.tenant_id = s.tenant_id and t.lane = 'quarantine' returning 1),
+level as materialized (  -- how far down their queues this claim went; with room to spare, further than anybody's debt
+  select case when count(*) >= :n then max(place) else :n end as reached from pick),
 tally as materialized (
-  select r.tenant_id, r.cap, coalesce(w.n, 0) as free, coalesce(p.n, 0) as taken from ring r
-    left join (select tenant_id, count(*) as n from win group by 1) w using (tenant_id)
-    left join (select tenant_id, count(*) as n from pick group by 1) p using (tenant_id)),
+  select r.tenant_id, r.cap, r.weight, r.debt, coalesce(w.free, 0) as free, coalesce(w.put_off, 0) as put_off,
+         coalesce(p.n, 0) as taken, coalesce(o.owed, 0) as owed
+    from ring r
+    left join (select tenant_id, count(*) filter (where until is null) as free,
+                      count(*) filter (where until is not null) as put_off from win group by 1) w using (tenant_id)
+    left join (select tenant_id, count(*) as n from pick group by 1) p using (tenant_id)
+    left join (select tenant_id, sum(owed) as owed from lk group by 1) o using (tenant_id)),
 turn as (
-  update sync.turns t set at_cap = x.n >= y.cap, ready_at = case
-      when y.free > y.taken then clock_timestamp()
-      when x.n >= y.cap then now() + interval '1 second'
-      else least(case when x.n > 0 then now() + interval '2 seconds' else 'infinity' end,
-        coalesce((select u.next_due_at from sync.units u
-                   where u.tenant_id = t.tenant_id and u.lane = :lane and u.next_due_at > now()
-                   order by u.next_due_at limit 1), 'infinity')) end
-    from tally y cross join lateral (
+  update sync.turns t set at_cap = x.n >= y.cap,
+      debt = least(greatest(0, y.debt + y.taken + y.owed - level.reached * y.weight), :longest_debt * y.weight),
+      ready_at = case
+        when y.free > y.taken or y.put_off > 0 then clock_timestamp()
+        when x.n >= y.cap then now() + interval '1 second'
+        else least(case when x.n > 0 then now() + interval '2 seconds' else 'infinity' end,
+          coalesce((select u.next_due_at from sync.units u
+                     where u.tenant_id = t.tenant_id and u.lane = :lane and u.next_due_at > now()
+                     order by u.next_due_at limit 1), 'infinity')) end
+    from tally y cross join level cross join lateral (
       select count(*) as n from (
         select 1 from sync.units u
-         where u.tenant_id = y.tenant_id and u.lane = :lane and u.next_due_at <= now() and y.free = y.taken
+         where u.tenant_id = y.tenant_id and u.lane = :lane and u.next_due_at <= now()
+           and y.free = y.taken and y.put_off = 0
          limit y.cap) z) x
-   where t.tenant_id = y.tenant_id and t.lane = :lane and not (y.free > 0 and y.taken = 0)
+   where t.tenant_id = y.tenant_id and t.lane = :lane
+     and not (y.free > 0 and y.taken = 0 and y.debt = 0)  -- got nothing, and not for its debt: keeps its place
   returning 1)
-select unit_id, tenant_id, fence from claimed
+select unit_id, tenant_id, fence, alone from claimed
 """)
 
 START = text("""
@@ -192,8 +225,8 @@ due as materialized (  -- one pass without joins: the planner takes a set given 
    group by a.unit_id),
 d as (
   update sync.units u set
-      state = 'idle', lease_until = null, worker_id = null, crashes = 0,
-      lane = case when due.bulky then 'bulk' else 'sync' end,
+      state = 'idle', lease_until = null, worker_id = null, crashes = 0, suspicions = 0, parked_at = null,
+      lane = case when due.lane = 'isolated' then 'isolated' when due.bulky then 'bulk' else 'sync' end,
       next_due_at = case when due.wanted then now() else coalesce(due.next_due_at, 'infinity') end,
       quiet_runs = u.quiet_runs + (due.outcome = 'quiet')::int,
       changed_runs = u.changed_runs + (due.outcome in ('changed', 'partial'))::int,
@@ -245,10 +278,12 @@ select unit_id from back
 RELEASE = text("""
 with u as (
   update sync.units
-     set state = 'idle', lane = 'quarantine', crashes = 0, parked_reason = null, next_due_at = now(), wanted = true
-   where unit_id = :unit and state = 'parked' returning tenant_id)
+     set state = 'idle', lane = case when lane = 'isolated' then lane else 'quarantine' end,
+         crashes = 0, suspicions = 2,
+         parked_reason = null, parked_at = null, next_due_at = now(), wanted = true
+   where unit_id = :unit and state = 'parked' returning tenant_id, lane)
 update sync.turns t set ready_at = least(t.ready_at, now())
-  from u where t.tenant_id = u.tenant_id and t.lane = 'quarantine'
+  from u where t.tenant_id = u.tenant_id and t.lane = u.lane
 """)
 
 
@@ -257,6 +292,8 @@ class ClaimedUnit:
     unit_id: UUID
     tenant_id: UUID
     fence: int
+    alone: bool = False
+    """Whether it has to be the only unit of its message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,9 +346,17 @@ def claim(connection: Connection, *, lane: Lane, limit: int) -> list[ClaimedUnit
     An empty answer does not mean that nothing is due: another dispatcher may just hold the rows.
     """
     rows = connection.execute(
-        CLAIM, {"lane": lane.value, "n": limit, "start_within": START_WITHIN, "crash_limit": CRASH_LIMIT}
+        CLAIM,
+        {
+            "lane": lane.value,
+            "n": limit,
+            "start_within": START_WITHIN,
+            "crash_limit": CRASH_LIMIT,
+            "canary_after": CANARY_AFTER,
+            "longest_debt": LONGEST_DEBT,
+        },
     )
-    return [ClaimedUnit(row.unit_id, row.tenant_id, row.fence) for row in rows]
+    return [ClaimedUnit(row.unit_id, row.tenant_id, row.fence, row.alone) for row in rows]
 
 
 def start(
@@ -354,8 +399,11 @@ def renew(
 
 def take_fence(connection: Connection, *, tenant_id: UUID, unit_id: UUID, fence: int, lease: timedelta) -> bool:
     """Hold the unit's row until commit if the fence still stands; False if a newer run exists."""
+    reach("fence.asked", tenant=tenant_id, unit=unit_id, fence=fence, lease=lease)
     taken = connection.execute(TAKE_FENCE, {"tenant": tenant_id, "unit": unit_id, "fence": fence, "lease": lease})
-    return taken.scalar() is not None
+    held = taken.scalar() is not None
+    reach("fence.answered", tenant=tenant_id, unit=unit_id, fence=fence, taken=held)
+    return held
 
 
 def finish(

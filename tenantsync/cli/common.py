@@ -124,9 +124,12 @@ def the_workspace(connection: Connection, tenant_id: UUID, name_or_id: str) -> t
 
 def remember(connection: Connection, tenant_id: UUID | None, action: str, **details: Any) -> None:
     """Write an audit log row for what this person did."""
-    tenants.write_audit_log(
-        connection, tenant_id=tenant_id, actor=f"cli:{getpass.getuser()}", action=action, details=details
-    )
+    tenants.write_audit_log(connection, tenant_id=tenant_id, actor=actor(), action=action, details=details)
+
+
+def actor() -> str:
+    """Who gives this command."""
+    return f"cli:{getpass.getuser()}"
 
 
 def ago(seconds: float | None) -> str:

@@ -8,6 +8,7 @@ from db.repositories import readings, tenants
 from tenantsync.cli.common import (
     JsonFlag,
     Refusal,
+    actor,
     ago,
     answering,
     opened,
@@ -16,11 +17,14 @@ from tenantsync.cli.common import (
     table,
     the_tenant,
 )
+from tenantsync.dispatching import pausing
 
 tenant_app = typer.Typer(no_args_is_help=True)
 workspace_app = typer.Typer(no_args_is_help=True)
 
 LISTED = 10_000
+HEAVIEST = 100
+WIDEST = 1000
 
 Name = Annotated[str, typer.Argument(help="Name.")]
 Tenant = Annotated[str, typer.Argument(help="Name or id of the tenant.")]
@@ -85,12 +89,46 @@ def resume(tenant: Tenant, json: JsonFlag = False) -> None:
 
 def _set_paused(tenant: str, *, paused: bool, reason: str | None, json: bool) -> None:
     with answering(as_json=json), opened() as (_, database):
+        with database.reading() as connection:
+            tenant_id, name = the_tenant(connection, tenant)
+        if paused:
+            changed = pausing.pause(database, tenant_id=tenant_id, by=actor(), reason=reason or "")
+        else:
+            changed = pausing.resume(database, tenant_id=tenant_id)
+        with database.transaction() as connection:
+            remember(connection, tenant_id, "tenant.pause" if paused else "tenant.resume", reason=reason)
+        word = ("" if changed else "was already ") + ("paused" if paused else "resumed" if changed else "running")
+        say({"tenant_id": tenant_id, "paused": paused, "changed": changed}, f"tenant {name} {word}", as_json=json)
+
+
+@tenant_app.command("set")
+def set_share(
+    tenant: Tenant,
+    weight: Annotated[
+        float | None, typer.Option(help="Its share where not everybody can be served at once, above 0 up to 100.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Units of it that may run at once in each lane, 1 to 1000.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Set a tenant's share. The next claim, a second later at most, goes by it."""
+    with answering(as_json=json), opened() as (_, database):
+        if weight is None and concurrency is None:
+            raise Refusal("Give --weight, --concurrency, or both.")
+        if weight is not None and not 0 < weight <= HEAVIEST:
+            raise Refusal(f"--weight should be above 0 and at most {HEAVIEST}; 1 is usual.")
+        if concurrency is not None and not 1 <= concurrency <= WIDEST:
+            raise Refusal(f"--concurrency should lie between 1 and {WIDEST}. To stop a tenant, pause it.")
         with database.transaction() as connection:
             tenant_id, name = the_tenant(connection, tenant)
-            tenants.pause(connection, tenant_id=tenant_id, paused=paused, reason=reason)
-            remember(connection, tenant_id, "tenant.pause" if paused else "tenant.resume", reason=reason)
-        word = "paused" if paused else "resumed"
-        say({"tenant_id": tenant_id, "paused": paused}, f"tenant {name} {word}", as_json=json)
+            now = tenants.set_share(connection, tenant_id=tenant_id, weight=weight, concurrency=concurrency)
+            remember(connection, tenant_id, "tenant.set", weight=weight, concurrency=concurrency)
+        say(
+            {"tenant_id": tenant_id, "weight": now[0], "concurrency": now[1]},
+            f"tenant {name} has weight {now[0]:g} and runs up to {now[1]} units at once in each lane",
+            as_json=json,
+        )
 
 
 @workspace_app.command("add")

@@ -5,6 +5,7 @@ A worker's death is played by taking units and never finishing them: to the data
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,6 +16,7 @@ from db.repositories import ledger, units
 from db.repositories.units import CRASH_LIMIT, ClaimedUnit
 from sandbox.google.control import GoogleControl
 from sandbox.google.specs import Fault
+from tenantsync.dispatching import isolation
 from tenantsync.dispatching import service as dispatching
 from tests.support.crowd import MANY, Crowd
 from tests.support.fleet import Fleet, TenantHandle, events_equal_truth
@@ -102,7 +104,10 @@ def test_recovery_from_a_death_begins_within_ten_seconds(fleet: Fleet, crowd: Cr
     assert time.monotonic() - died < 10
 
 
-def test_in_quarantine_every_message_carries_one_unit(fleet: Fleet, suspects: Crowd) -> None:
+def test_in_quarantine_units_that_died_in_company_twice_travel_alone(fleet: Fleet, suspects: Crowd, doom: Doom) -> None:
+    doom(fleet.claim(Lane.QUARANTINE))
+    fleet.claim(Lane.QUARANTINE)
+    fleet.execute(TAKE_TURNS)
     sent: list[tuple[Lane, int]] = []
     reading = {"slots": 2 * MANY, "cpu": 0, "memory": 0, "active": 0, "now": datetime.now(UTC)}
     with fleet.database.transaction() as connection:
@@ -116,10 +121,20 @@ def test_in_quarantine_every_message_carries_one_unit(fleet: Fleet, suspects: Cr
     assert sent == [(Lane.QUARANTINE, 1)] * MANY
 
 
+def test_in_quarantine_units_that_died_in_company_once_are_tried_again_in_small_company(
+    fleet: Fleet, suspects: Crowd
+) -> None:
+    again = fleet.claim(Lane.QUARANTINE)
+
+    assert [unit.alone for unit in again] == [False] * MANY
+
+
 def test_a_success_in_quarantine_brings_the_unit_back_with_a_clean_slate(
     fleet: Fleet, google: GoogleControl, suspects: Crowd, doom: Doom
 ) -> None:
     doom(fleet.claim(Lane.QUARANTINE))
+    fleet.claim(Lane.QUARANTINE)
+    fleet.execute(TAKE_TURNS)
     crashes = fleet.rows(CRASHES)
 
     fleet.run_lane(Lane.QUARANTINE)
@@ -157,6 +172,9 @@ def test_the_unit_that_kills_is_parked_with_its_reason_and_all_others_go_on(
     killer = suspects[7][0].workspace_id
     runs = 0
 
+    doom(fleet.claim(Lane.QUARANTINE))
+    fleet.claim(Lane.QUARANTINE)
+    fleet.execute(TAKE_TURNS)
     for _ in range(CRASH_LIMIT + 2):
         claimed = fleet.claim(Lane.QUARANTINE)
         fatal = [unit for unit in claimed if unit.unit_id == killer]
@@ -193,7 +211,7 @@ def parked(fleet: Fleet, google: GoogleControl, doom: Doom) -> TenantHandle:
     acme, account = fleet.tenant(), google.create_account("ann@example.test")
     fleet.google(acme, google, account=account)
     fleet.run()
-    fleet.execute("update sync.units set lane = 'quarantine'")
+    fleet.execute("update sync.units set lane = 'quarantine', suspicions = 2")
     for _ in range(CRASH_LIMIT):
         fleet.due()
         fleet.execute(TAKE_TURNS)
@@ -202,7 +220,9 @@ def parked(fleet: Fleet, google: GoogleControl, doom: Doom) -> TenantHandle:
     return acme
 
 
-def test_nothing_but_a_person_runs_a_parked_unit(fleet: Fleet, google: GoogleControl, parked: TenantHandle) -> None:
+def test_nothing_but_a_person_or_time_runs_a_parked_unit(
+    fleet: Fleet, google: GoogleControl, parked: TenantHandle
+) -> None:
     google.clear_requests()
 
     ran = fleet.sync()
@@ -227,6 +247,132 @@ def test_a_parked_unit_that_a_person_releases_is_tried_alone_and_comes_back(
         None,
     )
     events_equal_truth(fleet, parked, google, "ann@example.test", "ann@example.test")
+
+
+COOLED_OFF = "update sync.units set next_due_at = now() where state = 'parked'"
+
+
+def test_after_its_cooling_off_time_a_parked_unit_is_tried_once_alone_and_comes_back(
+    fleet: Fleet, google: GoogleControl, parked: TenantHandle
+) -> None:
+    google.churn(5)
+    fleet.execute(COOLED_OFF)
+    fleet.execute(TAKE_TURNS)
+
+    (canary,) = fleet.claim(Lane.QUARANTINE)
+    fleet.run_batch(Lane.QUARANTINE, [canary])
+
+    unit = fleet.unit(parked)
+    assert canary.alone
+    assert (unit["state"], unit["lane"], unit["crashes"], unit["parked_reason"]) == ("idle", "sync", 0, None)
+    events_equal_truth(fleet, parked, google, "ann@example.test", "ann@example.test")
+
+
+def test_a_canary_that_dies_parks_its_unit_again_for_twice_as_long(
+    fleet: Fleet, parked: TenantHandle, doom: Doom
+) -> None:
+    waits = "select round(extract(epoch from next_due_at - parked_at) / 60) as minutes from sync.units"
+    first = fleet.one(waits)["minutes"]
+    fleet.execute(COOLED_OFF)
+    fleet.execute(TAKE_TURNS)
+
+    doom(fleet.claim(Lane.QUARANTINE))
+    again = fleet.claim(Lane.QUARANTINE)
+
+    assert (again, fleet.unit(parked)["state"]) == ([], "parked")
+    assert fleet.one(waits)["minutes"] == 2 * first
+
+
+def test_a_parked_unit_is_released_once_however_many_operators_try(fleet: Fleet, parked: TenantHandle) -> None:
+    def release() -> bool:
+        with fleet.database.transaction() as connection:
+            return units.release(connection, unit_id=parked.workspace_id)
+
+    with ThreadPoolExecutor(4) as operators:
+        released = [attempt.result() for attempt in [operators.submit(release) for _ in range(4)]]
+
+    assert sorted(released) == [False, False, False, True]
+    assert len(fleet.claim(Lane.QUARANTINE)) == 1
+
+
+# The isolated lane
+
+
+@pytest.fixture
+def misbehaving(fleet: Fleet, google: GoogleControl, doom: Doom) -> TenantHandle:
+    """A tenant whose units killed the workers that ran them alone, three times within the hour."""
+    bad = fleet.tenant()
+    fleet.google(bad, google, "bad@example.test")
+    fleet.google(fleet.tenant(), google, "good@example.test")
+    fleet.run()
+    fleet.execute(
+        "insert into sync.incidents (tenant_id, unit_id, lane)"
+        " select tenant_id, unit_id, 'quarantine' from sync.units, generate_series(1, 3) where tenant_id = :tenant",
+        tenant=bad.tenant_id,
+    )
+    return bad
+
+
+def test_every_death_of_a_unit_that_ran_alone_is_an_incident(fleet: Fleet, parked: TenantHandle) -> None:
+    incidents = fleet.rows("select tenant_id, unit_id, worker_id from sync.incidents")
+
+    assert [row["unit_id"] for row in incidents] == [parked.workspace_id] * CRASH_LIMIT
+    assert {row["worker_id"] for row in incidents} == {"doomed"}
+
+
+def test_a_tenant_whose_units_kill_again_and_again_runs_apart_and_nobody_else_does(
+    fleet: Fleet, misbehaving: TenantHandle
+) -> None:
+    done = isolation.isolate(fleet.database)
+    fleet.due()
+
+    apart, others = fleet.run_lane(Lane.ISOLATED), fleet.run_lane(Lane.SYNC)
+
+    assert (done["isolated"], done["moved"]) == (1, 1)
+    assert (apart, others) == (1, 1)
+    assert fleet.unit(misbehaving)["lane"] == "isolated"
+
+
+def test_a_run_under_way_when_its_tenant_is_isolated_is_moved_when_it_has_ended(
+    fleet: Fleet, misbehaving: TenantHandle
+) -> None:
+    fleet.due()
+    claimed = fleet.claim(Lane.SYNC)
+    isolation.isolate(fleet.database)
+    fleet.run_batch(Lane.SYNC, claimed)
+
+    again = isolation.isolate(fleet.database)
+
+    assert (again["isolated"], again["moved"]) == (0, 1)
+    assert fleet.unit(misbehaving)["lane"] == "isolated"
+
+
+def test_a_quiet_hour_brings_an_isolated_tenant_back(fleet: Fleet, misbehaving: TenantHandle) -> None:
+    isolation.isolate(fleet.database)
+    fleet.execute("update sync.incidents set happened_at = happened_at - interval '61 minutes'")
+    fleet.execute(
+        "update sync.tenants set isolated_until = now() where isolated_until is not null"
+    )
+
+    back = isolation.isolate(fleet.database)
+
+    assert (back["freed"], back["moved"]) == (1, 1)
+    assert fleet.sync(misbehaving) == 1
+    assert fleet.unit(misbehaving)["lane"] == "sync"
+
+
+def test_a_death_in_the_isolated_lane_counts_and_stays_there(
+    fleet: Fleet, misbehaving: TenantHandle, doom: Doom
+) -> None:
+    isolation.isolate(fleet.database)
+    fleet.due(misbehaving)
+    for _ in range(CRASH_LIMIT):
+        doom(fleet.claim(Lane.ISOLATED))
+    fleet.claim(Lane.ISOLATED)
+
+    unit = fleet.unit(misbehaving)
+
+    assert (unit["lane"], unit["state"], unit["crashes"]) == ("isolated", "parked", CRASH_LIMIT)
 
 
 def test_a_worker_that_is_told_to_stop_hands_its_units_back_and_none_is_a_suspect(

@@ -1,6 +1,7 @@
 """Delays, verdicts and the cutting of messages: pure, so every value is tried and not a few."""
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from config.queues import Lane
 from config.settings import Settings
 from db.repositories.ledger import Capacity
+from db.repositories.units import ClaimedUnit
 from db.states import AccountState, CalendarState
 from tenantsync.calendars import rules
 from tenantsync.dispatching import rules as dispatching
@@ -229,6 +231,10 @@ class TestListings:
         assert answer == waits
 
 
+def claimed(count: int, *, alone: bool) -> list[ClaimedUnit]:
+    return [ClaimedUnit(UUID(int=number), UUID(int=0), number, alone) for number in range(count)]
+
+
 class TestDispatching:
     @given(st.sampled_from(Lane), st.integers(0, 1000), st.integers(0, 5000))
     def test_free_messages_never_count_below_none_and_fill_every_idle_slot(
@@ -239,30 +245,37 @@ class TestDispatching:
         assert free >= max(0, slots - busy)
         assert free <= 2 * slots
 
-    @given(st.sampled_from(Lane), st.integers(1, 500), st.integers(1, 1000))
+    @given(st.sampled_from(Lane), st.integers(1, 20), st.integers(1, 300))
     def test_what_is_claimed_fits_into_the_free_messages(self, lane: Lane, free: int, batch_size: int) -> None:
         size = dispatching.claim_size(lane, free, batch_size)
-        messages = list(dispatching.cut(lane, range(size), free, batch_size))
+        units = claimed(size, alone=lane in (Lane.BULK, Lane.ISOLATED))
+        messages = list(dispatching.cut(lane, units, free, batch_size))
 
         assert size >= free
         assert len(messages) <= free
 
-    @given(st.sampled_from(Lane), st.integers(0, 2000), st.integers(1, 50), st.integers(1, 1000))
+    @given(st.sampled_from(Lane), st.lists(st.booleans(), max_size=500), st.integers(1, 50), st.integers(1, 1000))
     def test_cutting_loses_and_doubles_no_unit_and_makes_no_message_too_large_or_empty(
-        self, lane: Lane, count: int, free: int, batch_size: int
+        self, lane: Lane, alone: list[bool], free: int, batch_size: int
     ) -> None:
-        messages = list(dispatching.cut(lane, range(count), free, batch_size))
+        units = [ClaimedUnit(UUID(int=number), UUID(int=0), number, one) for number, one in enumerate(alone)]
+        messages = list(dispatching.cut(lane, units, free, batch_size))
 
-        assert [unit for message in messages for unit in message] == list(range(count))
+        assert sorted(unit.fence for message in messages for unit in message) == list(range(len(alone)))
         assert all(1 <= len(message) <= batch_size for message in messages)
 
-    @pytest.mark.parametrize("lane", [Lane.BULK, Lane.QUARANTINE])
+    @pytest.mark.parametrize("lane", [Lane.BULK, Lane.QUARANTINE, Lane.ISOLATED])
     def test_units_that_may_kill_their_worker_or_parse_a_lot_travel_alone(self, lane: Lane) -> None:
-        messages = list(dispatching.cut(lane, range(30), 4, 200))
+        messages = list(dispatching.cut(lane, claimed(30, alone=True), 4, 200))
 
         assert {len(message) for message in messages} == {1}
 
+    def test_units_that_were_in_company_when_their_worker_died_are_tried_again_in_small_company(self) -> None:
+        messages = list(dispatching.cut(Lane.QUARANTINE, claimed(40, alone=False), 4, 200))
+
+        assert [len(message) for message in messages] == [15, 15, 10]
+
     def test_a_claim_is_spread_over_the_free_slots(self) -> None:
-        messages = list(dispatching.cut(Lane.SYNC, range(400), 4, 200))
+        messages = list(dispatching.cut(Lane.SYNC, claimed(400, alone=False), 4, 200))
 
         assert [len(message) for message in messages] == [100, 100, 100, 100]

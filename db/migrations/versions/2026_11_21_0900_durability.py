@@ -28,6 +28,8 @@ alter table sync.units add owed real not null default 0;
 -- The one provider of the unit's calendars, null where they have several: lets a claim pass over a closed one.
 alter table sync.units add provider text;
 alter table sync.units add parked_at timestamptz;
+-- How often the unit was in a process that died with others in it, since its last success.
+alter table sync.units add suspicions smallint not null default 0;
 -- The double entry: through which moment the unit's expected occurrences are accounted for, as what, and
 -- why the unit rests where it does. The auditor reckons what is expected without reading any of it.
 alter table sync.units add accounted_to timestamptz not null default now();
@@ -172,7 +174,7 @@ def downgrade() -> None:
       drop table sync.pauses;
       alter table sync.tenants drop isolated_until, drop isolated_reason;
       alter table sync.turns drop constraint turns_cap_check, drop constraint turns_weight_check, drop debt;
-      alter table sync.units drop owed, drop provider, drop parked_at, drop accounted_to, drop rest,
+      alter table sync.units drop owed, drop provider, drop parked_at, drop suspicions, drop accounted_to, drop rest,
         drop slots_done, drop slots_failed, drop slots_skipped, drop slots_superseded;
       delete from sync.turns where lane = 'isolated';
       alter table sync.turns drop constraint turns_lane_check;
