@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import psycopg2
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import Engine, ExceptionContext, make_url
-from sqlalchemy.exc import DBAPIError, OperationalError, StatementError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 T = TypeVar("T")
@@ -16,10 +17,20 @@ CONNECT_TIMEOUT = 5  # seconds
 STATEMENT_TIMEOUT = 60  # seconds; the longest statement is the merge of a very large calendar
 LOCK_TIMEOUT = 10  # seconds
 POOL_TIMEOUT = 10.0  # seconds to wait for a pooled connection before saying so
+READ_ONLY = "25006"  # what a primary that was demoted answers to a write (SQLSTATE)
+CANCELLED = "57014"  # by statement_timeout, or by an operator
 
 
 class DatabaseUnreachable(Exception):
     """Postgres did not answer within the attempts allowed. The message names host and port, never the password."""
+
+
+class PoolExhausted(SQLAlchemyError):
+    """All connections of this process stayed busy for as long as one was waited for."""
+
+
+class PoolerInBetween(Exception):
+    """Work that needs a session of its own was about to go through a pooler, which would keep its locks for ever."""
 
 
 def driver_url(url: str) -> str:
@@ -36,12 +47,12 @@ class Database:
     PgBouncer in transaction mode; time limits are set inside each transaction.
     """
 
-    def __init__(self, url: str, *, pool_size: int, name: str) -> None:
+    def __init__(self, url: str, *, pool_size: int, name: str, pool_timeout: float = POOL_TIMEOUT) -> None:
         self._engine: Engine = create_engine(
             driver_url(url),
             pool_size=pool_size,
             max_overflow=0,
-            pool_timeout=POOL_TIMEOUT,
+            pool_timeout=pool_timeout,
             pool_pre_ping=True,
             pool_use_lifo=True,
             hide_parameters=True,
@@ -55,28 +66,48 @@ class Database:
             },
         )
         self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._readers = self._engine.execution_options(reads_only=True)
+        self._busy = (
+            f"All {pool_size} connections of this process to Postgres were busy for {pool_timeout:g} s: look for what "
+            "they wait for in pg_stat_activity, or raise WORKER_DB_POOL_SIZE."
+        )
         event.listen(self._engine, "begin", _set_limits)
+        event.listen(self._engine, "handle_error", _leave_demoted_primary)
         event.listen(self._engine, "handle_error", _hide_values)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """One unit of work: committed when the block ends, rolled back when it raises."""
-        with self._engine.connect() as connection, connection.begin() as unit_of_work:
+        with self._connection(self._engine) as connection, connection.begin() as unit_of_work:
             yield connection
             unit_of_work.commit()
 
     @contextmanager
     def statement(self) -> Iterator[Connection]:
         """Single statements, each committing itself. Only for statements that are whole by themselves."""
-        with self._autocommit.connect() as connection:
+        with self._connection(self._autocommit) as connection:
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A transaction that refuses to write."""
-        with self._engine.connect() as connection:
+        with self._connection(self._readers) as connection:
             connection.execute(text("set transaction read only"))
             yield connection
+
+    @contextmanager
+    def _connection(self, engine: Engine) -> Iterator[Connection]:
+        try:
+            connection = engine.connect()
+        except PoolTimeout:
+            raise PoolExhausted(self._busy) from None
+        with connection:
+            yield connection
+
+    def is_pooled(self) -> bool:
+        """Whether a pooler such as PgBouncer stands between us and Postgres."""
+        with self.statement() as connection:
+            return is_pooled(connection)
 
     def wait_until_reachable(self, *, attempts: int = 5) -> None:
         """Return once Postgres answers. Raises DatabaseUnreachable after `attempts`, backing off between them."""
@@ -103,6 +134,12 @@ class Database:
         self._engine.dispose()
 
 
+def is_pooled(connection: Connection) -> bool:
+    """Whether what answers here is a pooler: it tells its clients process numbers that no backend of Postgres has."""
+    told = connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]
+    return bool(told != connection.execute(text("select pg_backend_pid()")).scalar_one())
+
+
 def _first_line(error: DBAPIError) -> str:
     return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
 
@@ -126,6 +163,8 @@ def driver_cursor(connection: Connection) -> Iterator[Any]:
     try:
         yield cursor
     except psycopg2.Error as error:
+        if error.pgcode == READ_ONLY:
+            connection.invalidate(error)
         _strip(error)
         raise DBAPIError.instance(None, None, error, psycopg2.Error, hide_parameters=True) from error
     finally:
@@ -144,6 +183,13 @@ def _strip(error: BaseException) -> str | None:
     return left
 
 
+def _leave_demoted_primary(context: ExceptionContext) -> None:
+    """Give up every connection to a server that was made a standby, so that the next ones find its successor."""
+    ours = context.connection is not None and context.connection.get_execution_options().get("reads_only")
+    if getattr(context.original_exception, "pgcode", None) == READ_ONLY and not ours:
+        context.is_disconnect = True
+
+
 def _hide_values(context: ExceptionContext) -> None:
     original, wrapped = context.original_exception, context.sqlalchemy_exception
     left = _strip(original)
@@ -160,8 +206,17 @@ def violated(error: DBAPIError) -> str | None:
 
 
 def is_connection_loss(error: BaseException) -> bool:
-    """Whether a database error came from a lost or refused connection, so that trying again makes sense."""
-    return isinstance(error, DBAPIError) and (error.connection_invalidated or isinstance(error, OperationalError))
+    """Whether a connection was lost, refused or not to be had, or led to a standby, so that trying again makes sense.
+
+    A statement that ran into its time limit would only do so again.
+    """
+    if isinstance(error, PoolExhausted):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    code = getattr(error.orig, "pgcode", None)
+    lost = error.connection_invalidated or code == READ_ONLY or isinstance(error, OperationalError)
+    return lost and code != CANCELLED
 
 
 def in_transaction(database: Database, work: Callable[[Connection], T]) -> T:

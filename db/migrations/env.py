@@ -6,7 +6,7 @@ from sqlalchemy.engine import Connection
 
 from config.settings import get_settings
 from db import models
-from db.session import driver_url
+from db.session import PoolerInBetween, driver_url, is_pooled
 
 LOCK_KEY = 7_246_001  # any number, the same everywhere; freed when the session ends, also by a crash
 SCHEMAS = {"sync", "worker", "mirror"}
@@ -22,6 +22,11 @@ def include_name(name: str | None, kind: str, _: object) -> bool:
 
 
 def migrate(connection: Connection) -> None:
+    if is_pooled(connection):
+        raise PoolerInBetween(
+            "Migrations need a session of their own, and this address leads to a pooler such as PgBouncer: "
+            "set DIRECT_URL to the address of Postgres itself."
+        )
     connection.execute(text("select pg_advisory_lock(:key)"), {"key": LOCK_KEY})  # as long as the other one takes
     connection.execute(text("set lock_timeout = '5s'"))
     connection.commit()

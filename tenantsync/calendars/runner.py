@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from config.queues import Lane
 from config.settings import Settings
@@ -163,7 +163,7 @@ class Runner:
             await self._write(work)
         except RunLost:
             log.info("run_superseded", unit_id=str(outcomes[0].unit.unit_id))
-        except (DBAPIError, events.StagingIncomplete) as error:
+        except (SQLAlchemyError, events.StagingIncomplete) as error:
             # The leases end, and the units are due again: the one way back.
             log.exception("outcome_not_written", units=len(outcomes), error=type(error).__name__)
         finally:
@@ -180,7 +180,7 @@ class Runner:
         for attempt in range(1, WRITE_TRIES + 1):
             try:
                 return await self._loop.run_in_executor(self._threads, work)
-            except DBAPIError as error:
+            except SQLAlchemyError as error:
                 if attempt == WRITE_TRIES or not is_connection_loss(error):
                     raise
                 log.warning("database_lost", attempt=attempt)
@@ -222,7 +222,7 @@ class Runner:
                         batches=list(self._batches),
                         lease=self.settings.sync_lease,
                     )
-            except DBAPIError as error:
+            except SQLAlchemyError as error:
                 log.warning("heartbeat_failed", error=type(error).__name__)
                 continue
             reach("renew.committed", units=held.items(), lost=lost)

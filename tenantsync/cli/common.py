@@ -19,7 +19,7 @@ from config.settings import Settings, SettingsError, load_settings
 from db.repositories import tenants
 from db.repositories.accounts import AccountExists
 from db.schema import SchemaOutdated, require_current
-from db.session import Database, DatabaseUnreachable
+from db.session import Database, DatabaseUnreachable, PoolerInBetween
 from tenantsync.calendars.connecting import NoSuchCalendar
 from tenantsync.calendars.grants import CredentialsMalformed
 from tenantsync.errors import SyncError
@@ -37,6 +37,7 @@ _EXPECTED = (
     Refusal,
     SettingsError,
     DatabaseUnreachable,
+    PoolerInBetween,
     SchemaOutdated,
     SyncError,
     CredentialsMalformed,
