@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 
 from config.queues import Lane
 from db.racepoints import reach
+from db.repositories.accounting import ACCOUNT
 from db.rows import as_json
 
 FLEET_QUERIES = ("CLAIM", "START", "RENEW", "FINISH", "HAND_BACK", "RELEASE")
@@ -50,7 +51,7 @@ win as materialized (
        where w.lease_until is null or w.lease_until < now() limit ceil(q.k * r.weight)::bigint + 1) u),
 pick as materialized (
   select unit_id, tenant_id, (debt + rn) / weight as place from win
-   where until is null and rn <= share order by place limit :n),
+   where until is null and rn <= share order by place, random() limit :n),
 lk as materialized (
   select u.unit_id, u.tenant_id, u.state, u.worker_id, u.owed, u.suspicions, x.alone,
          u.state = 'running' as died, u.crashes + (u.state = 'running' and x.alone)::int as crashes
@@ -172,15 +173,17 @@ update sync.units set lease_until = now() + :lease
 returning unit_id
 """)
 
-FINISH = text("""
+FINISH = text(f"""
 with f as materialized (
   select * from json_to_recordset(cast(:runs as json))
-      as r(unit_id uuid, fence bigint, outcome text, task_id uuid, started_at timestamptz, result json, error text)),
+      as r(unit_id uuid, fence bigint, outcome text, task_id uuid, started_at timestamptz, result json, error text,
+           cost real, rest text)),
 l as materialized (
-  select u.unit_id, u.tenant_id, u.lane, u.worker_id, u.wanted,
-         f.fence, f.outcome, f.task_id, f.started_at, f.result, f.error
+  select u.unit_id, u.tenant_id, u.lane, u.worker_id, u.wanted, u.accounted_to, u.rest is not null as rested,
+         f.fence, f.outcome, f.task_id, f.started_at, f.result, f.error, f.cost, f.rest
     from sync.units u join f using (unit_id)
    where u.fence = f.fence and u.state = 'running' order by u.unit_id for no key update of u),
+{ACCOUNT},
 x as materialized (
   select l.tenant_id, l.wanted, c.* from json_to_recordset(cast(:calendars as json)) as c(
       unit_id uuid, calendar_id uuid, success boolean, state text, reason text, cursor text, query_version integer,
@@ -213,13 +216,18 @@ done as (
 due as materialized (  -- one pass without joins: the planner takes a set given as JSON for a handful of rows
   select a.unit_id, min(a.next_due_at) as next_due_at,
          coalesce(bool_or(a.state in ('new', 'resync', 'confirming')), false) as bulky,
-         min(a.outcome) as outcome, min(a.lane) as lane, bool_or(a.wanted) as wanted
+         min(a.outcome) as outcome, min(a.lane) as lane, bool_or(a.wanted) as wanted, bool_or(a.rested) as rested,
+         min(a.rest) as rest, greatest(0, min(a.cost) - 1) as owed, min(a.upto) as upto,
+         case when min(a.outcome) = 'moved' then 0 else coalesce(min(a.n), 0) end as n
     from (
-      select l.unit_id, null::timestamptz as next_due_at, null as state, l.outcome, l.lane, l.wanted from l
+      select l.unit_id, null::timestamptz as next_due_at, null as state, l.outcome, l.lane, l.wanted, l.rested, l.rest,
+             l.cost, null::timestamptz as upto, null::numeric as n from l
       union all
-      select d.unit_id, d.next_due_at, d.state, null, null, null from done d
+      select d.unit_id, d.next_due_at, d.state, null, null, null, null, null, null, null, null from done d
       union all
-      select c.workspace_id, c.next_due_at, c.state, null, null, null
+      select s.unit_id, null, null, null, null, null, null, null, null, s.upto, s.n from account s
+      union all
+      select c.workspace_id, c.next_due_at, c.state, null, null, null, null, null, null, null, null
         from l join sync.calendars c on c.workspace_id = l.unit_id and c.tenant_id = l.tenant_id
        where c.state <> 'removed' and c.calendar_id not in (select x.calendar_id from x)) a
    group by a.unit_id),
@@ -230,7 +238,18 @@ d as (
       next_due_at = case when due.wanted then now() else coalesce(due.next_due_at, 'infinity') end,
       quiet_runs = u.quiet_runs + (due.outcome = 'quiet')::int,
       changed_runs = u.changed_runs + (due.outcome in ('changed', 'partial'))::int,
-      failed_runs = u.failed_runs + (due.outcome = 'failed')::int
+      failed_runs = u.failed_runs + (due.outcome = 'failed')::int,
+      owed = coalesce(due.owed, 0),
+      rest = case when due.next_due_at is null then 'no_calendars'
+                  when due.next_due_at <= now() + (select 1.2 * p.every from policy p where p.until = 'infinity')
+                  then null else due.rest end,
+      accounted_to = case when due.n > 0 then due.upto else u.accounted_to end,
+      slots_done = u.slots_done + (due.n > 0 and due.outcome in ('quiet', 'changed', 'partial'))::int,
+      slots_failed = u.slots_failed + (due.n > 0 and due.outcome = 'failed')::int,
+      slots_skipped = u.slots_skipped + case when due.outcome = 'skipped' then due.n
+        when due.rested then greatest(0, due.n - 1) else 0 end,
+      slots_superseded = u.slots_superseded + case when due.outcome = 'skipped' or due.rested then 0
+        else greatest(0, due.n - 1) end
     from due where u.unit_id = due.unit_id
   returning u.unit_id, u.tenant_id, u.lane, u.next_due_at, due.lane as lane_before),
 moved as materialized (
