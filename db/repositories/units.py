@@ -35,13 +35,13 @@ CLAIM = text("""
 with closed as materialized (
   select scope_id as provider, max(until) as until from sync.cooldowns
    where scope in ('project', 'provider') and until > now() group by scope_id),
-ring as materialized (
-  select tenant_id, cap, weight, debt from sync.turns
+ring as materialized (  -- some more than can be served: they take the turns of those that are in debt
+  select tenant_id, cap, weight, debt, ready_at from sync.turns
    where lane = :lane and not paused and ready_at <= now()
-   order by ready_at limit :n for no key update skip locked),
+   order by ready_at limit :n + :n / 8 + 1 for no key update skip locked),
 q as materialized (select ceil(2.0 * :n / greatest(count(*), 1)) as k from ring),
 win as materialized (
-  select r.tenant_id, r.weight, r.debt, u.unit_id, u.until, ceil(q.k * r.weight) as share,
+  select r.tenant_id, r.ready_at, r.weight, r.debt, u.unit_id, u.until, ceil(q.k * r.weight) as share,
          row_number() over (partition by r.tenant_id, u.until is null order by u.next_due_at) as rn
     from ring r cross join q cross join lateral (
       select w.unit_id, w.next_due_at, c.until from (
@@ -51,7 +51,7 @@ win as materialized (
        where w.lease_until is null or w.lease_until < now() limit ceil(q.k * r.weight)::bigint + 1) u),
 pick as materialized (
   select unit_id, tenant_id, (debt + rn) / weight as place from win
-   where until is null and rn <= share order by place, random() limit :n),
+   where until is null and rn <= share order by place, ready_at limit :n),
 lk as materialized (
   select u.unit_id, u.tenant_id, u.state, u.worker_id, u.owed, u.suspicions, x.alone,
          u.state = 'running' as died, u.crashes + (u.state = 'running' and x.alone)::int as crashes
