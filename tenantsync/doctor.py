@@ -118,15 +118,19 @@ def _workers(database: Database) -> Iterator[Finding]:
 
 
 def _direct(settings: Settings) -> list[Finding]:
-    if settings.direct_url is None:
-        return [Finding("ok", "direct", "DIRECT_URL is not set; migrations use DATABASE_URL")]
-    database = Database(settings.direct_url, pool_size=1, name="tenantsync doctor")
+    database = Database(settings.migration_url, pool_size=1, name="tenantsync doctor")
+    name = "DATABASE_URL" if settings.direct_url is None else "DIRECT_URL"
     try:
         database.wait_until_reachable(attempts=2)
-    except DatabaseUnreachable as error:
-        return [Finding("fail", "direct", str(error).replace("DATABASE_URL", "DIRECT_URL"))]
+        if database.is_pooled():
+            text = f"{name} leads to a pooler: migrations need DIRECT_URL to be the address of Postgres itself"
+            return [Finding("fail", "direct", text)]
+    except (DatabaseUnreachable, SQLAlchemyError) as error:
+        return [Finding("fail", "direct", str(error).replace("DATABASE_URL", name))]
     finally:
         database.close()
+    if settings.direct_url is None:
+        return [Finding("ok", "direct", "DIRECT_URL is not set; migrations use DATABASE_URL, which is no pooler")]
     return [Finding("ok", "direct", "DIRECT_URL answers")]
 
 

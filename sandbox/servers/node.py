@@ -94,7 +94,7 @@ def install(node: Node, *, with_cli: bool = False, cache: Path = CACHE) -> Path:
     folder = cache / _folder_name(with_cli=with_cli)
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        with _only_one(cache / f"{folder.name}.lock"):
+        with only_one(cache / f"{folder.name}.lock"):
             if not folder.exists():
                 _install_into(folder, node, with_cli=with_cli)
     return folder
@@ -105,20 +105,20 @@ def supabase_cli(node: Node, *, cache: Path = CACHE) -> Path:
     modules = install(node, with_cli=True, cache=cache) / "node_modules"
     for found in modules.glob("@supabase/cli-*/bin/supabase"):
         return found
-    raise ServerFailed(f"The Supabase CLI has no package for {_system()} (looked in {modules})")
+    raise ServerFailed(f"The Supabase CLI has no package for {system()} (looked in {modules})")
 
 
 def _folder_name(*, with_cli: bool) -> str:
     digest = hashlib.sha256((PACKAGES / "package-lock.json").read_bytes()).hexdigest()[:16]
-    return f"lite-{_system()}-{digest}{'-cli' if with_cli else ''}"
+    return f"lite-{system()}-{digest}{'-cli' if with_cli else ''}"
 
 
-def _system() -> str:
+def system() -> str:
     return f"{sys.platform}-{platform.machine().lower()}"
 
 
 @contextmanager
-def _only_one(path: Path) -> Iterator[None]:
+def only_one(path: Path) -> Iterator[None]:
     """The lock goes with the process, so a killed installer holds up nobody."""
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
