@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from benchmarks import claim, first_sync, machine, memory, mirror, quiet, report
+from benchmarks import claim, fairness, first_sync, machine, memory, mirror, quiet, report
 from benchmarks.report import Figure
 from sandbox.signals import Stopped, raise_on_signals
 
@@ -20,6 +20,7 @@ BENCHES: dict[str, Callable[..., Iterator[Figure]]] = {
     "first_sync": first_sync.run,
     "mirror": mirror.run,
     "claim": claim.run,
+    "fairness": fairness.run,
     "memory": memory.run,
 }
 

@@ -43,9 +43,9 @@ def dispatch(database: Database, publish: Publish, *, batch_size: int, budget: f
     while True:
         full, claimed = False, 0
         for lane in (Lane.QUARANTINE, Lane.ISOLATED, Lane.BULK, Lane.SYNC):
-            free, batches = _claim(database, lane, batch_size)
+            busy, batches = _claim(database, lane, batch_size)
             reach("claim.committed", lane=lane, units=[unit for _, batch in batches for unit in batch])
-            full = full or not free
+            full = full or busy
             for batch_id, batch in batches:
                 publish(lane, batch_id, batch)
                 reach("batch.published", lane=lane, units=batch)
@@ -57,15 +57,16 @@ def dispatch(database: Database, publish: Publish, *, batch_size: int, budget: f
             time.sleep(RECHECK)
 
 
-def _claim(database: Database, lane: Lane, batch_size: int) -> tuple[int, list[tuple[UUID, Sequence[ClaimedUnit]]]]:
-    """(free messages before, batches) of one claim, written down in one transaction."""
+def _claim(database: Database, lane: Lane, batch_size: int) -> tuple[bool, list[tuple[UUID, Sequence[ClaimedUnit]]]]:
+    """(whether live workers are there but none is free, batches) of one claim, written down in one transaction."""
     reach("claim.asked", lane=lane, lease=START_WITHIN)
     with database.transaction() as connection:
-        free = rules.free_messages(lane, ledger.capacity(connection, lane=lane))
+        capacity = ledger.capacity(connection, lane=lane)
+        free = rules.free_messages(lane, capacity)
         if not free:
-            return 0, []
+            return capacity.slots > 0, []
         claimed = units.claim(connection, lane=lane, limit=rules.claim_size(lane, free, batch_size))
         batches = [(new_id(), part) for part in rules.cut(lane, claimed, free, batch_size)]
         if batches:
             ledger.open_batches(connection, lane=lane, sizes=[(batch_id, len(batch)) for batch_id, batch in batches])
-        return free, batches
+        return False, batches
