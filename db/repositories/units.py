@@ -17,7 +17,6 @@ from sqlalchemy import Connection, text
 
 from config.queues import Lane
 from db.racepoints import reach
-from db.repositories.accounting import ACCOUNT
 from db.rows import as_json
 
 FLEET_QUERIES = ("CLAIM", "START", "RENEW", "FINISH", "HAND_BACK", "RELEASE")
@@ -173,17 +172,26 @@ update sync.units set lease_until = now() + :lease
 returning unit_id
 """)
 
-FINISH = text(f"""
-with f as materialized (
+FINISH = text("""
+with policy as materialized (  -- tick: the last expected occurrence; who is accounted for beyond `before` misses one at most
+  select y.tick, greatest(y.since, y.tick - y.every) as before, now() + 1.2 * y.every as soon
+    from (select p.since, p.every, to_timestamp(floor(extract(epoch from now()) / extract(epoch from p.every))
+                                                * extract(epoch from p.every)) as tick
+            from sync.policies p where p.since <= now() order by p.since desc limit 1) y),
+f as materialized (
   select * from json_to_recordset(cast(:runs as json))
       as r(unit_id uuid, fence bigint, outcome text, task_id uuid, started_at timestamptz, result json, error text,
            cost real, rest text)),
 l as materialized (
-  select u.unit_id, u.tenant_id, u.lane, u.worker_id, u.wanted, u.accounted_to, u.rest is not null as rested,
-         f.fence, f.outcome, f.task_id, f.started_at, f.result, f.error, f.cost, f.rest
+  select u.unit_id, u.tenant_id, u.lane, u.worker_id, u.wanted,
+         f.fence, f.outcome, f.task_id, f.started_at, f.result, f.error, f.cost, f.rest,
+         case when f.outcome = 'moved' or u.accounted_to >= coalesce((select p.tick from policy p), '-infinity') then 0
+              when u.accounted_to < (select p.before from policy p) or exists (
+                select 1 from sync.pauses z
+                 where z.tenant_id = u.tenant_id and coalesce(z.resumed_at, 'infinity') > u.accounted_to)
+              then sync.expected(u.tenant_id, u.accounted_to, now()) else 1 end as slots
     from sync.units u join f using (unit_id)
    where u.fence = f.fence and u.state = 'running' order by u.unit_id for no key update of u),
-{ACCOUNT},
 x as materialized (
   select l.tenant_id, l.wanted, c.* from json_to_recordset(cast(:calendars as json)) as c(
       unit_id uuid, calendar_id uuid, success boolean, state text, reason text, cursor text, query_version integer,
@@ -216,18 +224,15 @@ done as (
 due as materialized (  -- one pass without joins: the planner takes a set given as JSON for a handful of rows
   select a.unit_id, min(a.next_due_at) as next_due_at,
          coalesce(bool_or(a.state in ('new', 'resync', 'confirming')), false) as bulky,
-         min(a.outcome) as outcome, min(a.lane) as lane, bool_or(a.wanted) as wanted, bool_or(a.rested) as rested,
-         min(a.rest) as rest, greatest(0, min(a.cost) - 1) as owed, min(a.upto) as upto,
-         case when min(a.outcome) = 'moved' then 0 else coalesce(min(a.n), 0) end as n
+         min(a.outcome) as outcome, min(a.lane) as lane, bool_or(a.wanted) as wanted,
+         min(a.rest) as rest, greatest(0, min(a.cost) - 1) as owed, min(a.slots) as slots
     from (
-      select l.unit_id, null::timestamptz as next_due_at, null as state, l.outcome, l.lane, l.wanted, l.rested, l.rest,
-             l.cost, null::timestamptz as upto, null::numeric as n from l
+      select l.unit_id, null::timestamptz as next_due_at, null as state, l.outcome, l.lane, l.wanted, l.rest,
+             l.cost, l.slots from l
       union all
-      select d.unit_id, d.next_due_at, d.state, null, null, null, null, null, null, null, null from done d
+      select d.unit_id, d.next_due_at, d.state, null, null, null, null, null, null from done d
       union all
-      select s.unit_id, null, null, null, null, null, null, null, null, s.upto, s.n from account s
-      union all
-      select c.workspace_id, c.next_due_at, c.state, null, null, null, null, null, null, null, null
+      select c.workspace_id, c.next_due_at, c.state, null, null, null, null, null, null
         from l join sync.calendars c on c.workspace_id = l.unit_id and c.tenant_id = l.tenant_id
        where c.state <> 'removed' and c.calendar_id not in (select x.calendar_id from x)) a
    group by a.unit_id),
@@ -241,15 +246,14 @@ d as (
       failed_runs = u.failed_runs + (due.outcome = 'failed')::int,
       owed = coalesce(due.owed, 0),
       rest = case when due.next_due_at is null then 'no_calendars'
-                  when due.next_due_at <= now() + (select 1.2 * p.every from policy p where p.until = 'infinity')
-                  then null else due.rest end,
-      accounted_to = case when due.n > 0 then due.upto else u.accounted_to end,
-      slots_done = u.slots_done + (due.n > 0 and due.outcome in ('quiet', 'changed', 'partial'))::int,
-      slots_failed = u.slots_failed + (due.n > 0 and due.outcome = 'failed')::int,
-      slots_skipped = u.slots_skipped + case when due.outcome = 'skipped' then due.n
-        when due.rested then greatest(0, due.n - 1) else 0 end,
-      slots_superseded = u.slots_superseded + case when due.outcome = 'skipped' or due.rested then 0
-        else greatest(0, due.n - 1) end
+                  when due.next_due_at <= (select p.soon from policy p) then null else due.rest end,
+      accounted_to = case when due.slots > 0 then now() else u.accounted_to end,
+      slots_done = u.slots_done + (due.slots > 0 and due.outcome in ('quiet', 'changed', 'partial'))::int,
+      slots_failed = u.slots_failed + (due.slots > 0 and due.outcome = 'failed')::int,
+      slots_skipped = u.slots_skipped + case when due.outcome = 'skipped' then due.slots
+        when u.rest is not null then greatest(0, due.slots - 1) else 0 end,
+      slots_superseded = u.slots_superseded + case when due.outcome = 'skipped' or u.rest is not null then 0
+        else greatest(0, due.slots - 1) end
     from due where u.unit_id = due.unit_id
   returning u.unit_id, u.tenant_id, u.lane, u.next_due_at, due.lane as lane_before),
 moved as materialized (
@@ -431,7 +435,9 @@ def finish(
     """End runs: record what came of each calendar, and when the unit is due again. One statement, any number.
 
     Runs whose fence no longer stands change nothing; the ids of those that did end are returned.
-    The keys of the mappings are the columns named in FINISH.
+    The keys of the mappings are the columns named in FINISH. In the same statement each unit's expected occurrences
+    are accounted for: one by this run's outcome, those before it as skipped if the unit rested for a reason, and
+    otherwise as superseded by this run. `moved` accounts for none: another run follows at once, in another lane.
     """
     rows = connection.execute(FINISH, {"runs": as_json(runs), "calendars": as_json(calendars)})
     return set(rows.scalars())

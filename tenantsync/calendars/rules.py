@@ -23,6 +23,8 @@ LOST_RECHECK = timedelta(days=1)
 REVOKED_RECHECK = timedelta(days=1)
 """Nothing is asked of the provider then either; reconnecting the account makes its calendars due at once."""
 OPERATOR_PAUSE = timedelta(minutes=5)
+ROWS_A_CALL = 500
+"""Rows that cost as much as a request: to parse and to write them takes the time of a quiet run of a batch."""
 MEMORY_LIMIT = 2500
 """Rows that a run in the sync lane collects; a larger answer belongs to the bulk lane, which stages its pages."""
 
@@ -98,6 +100,37 @@ def judge(error: SyncError, *, failures: int, settings: Settings, chance: float)
             return Verdict(slow, text, blamed=True, alarm=error.reason.startswith("http_4"))
         case _:
             return Verdict(again, text, blamed=True)
+
+
+def cost(*, calls: int, seconds: float, rows: int) -> float:
+    """What a run cost, in quiet runs of one request: more requests, time beyond a second, rows to parse and write."""
+    return max(1, calls) + max(0.0, seconds - 1) + rows / ROWS_A_CALL
+
+
+def rest(
+    *,
+    attempted: bool,
+    success: bool,
+    account_state: str,
+    state: CalendarState | None,
+    verdict: Verdict | None,
+    cause: str | None,
+) -> str | None:
+    """Why a calendar waits longer than its interval after this run; None where it does not.
+
+    `state`: what the run moved it to. `cause`: why it was not asked, where that is not the account's state.
+    """
+    if success:
+        return None
+    if not attempted:
+        return cause if account_state == AccountState.CONNECTED else account_state
+    if verdict is None:
+        return str(state) if state is not None else None
+    if verdict.account_state is not None:
+        return str(verdict.account_state)
+    if verdict.closed is not None:
+        return "cooldown"
+    return str(verdict.state) if verdict.state is not None else "backoff"
 
 
 def starts_over(

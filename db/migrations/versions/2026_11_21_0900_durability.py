@@ -87,6 +87,14 @@ create function sync.slots(a timestamptz, b timestamptz) returns bigint language
                  extract(epoch from every) as seconds from sync.policies) p
    where p.since < b and p.until > a
 $$;
+
+-- The same of a tenant: without what lies in its pauses.
+create function sync.expected(tenant uuid, a timestamptz, b timestamptz) returns bigint language sql stable as $$
+  select sync.slots(a, b) - coalesce((
+    select sum(sync.slots(greatest(a, p.paused_at), least(b, p.resumed_at)))
+      from (select paused_at, coalesce(resumed_at, 'infinity') as resumed_at from sync.pauses where tenant_id = tenant) p
+     where p.paused_at < b and p.resumed_at > a), 0)::bigint
+$$;
 """
 
 LIMITS = """
@@ -122,14 +130,16 @@ alter table worker.tasks add due_at timestamptz;
 alter table worker.tasks add attempts smallint not null default 0;
 create index tasks_occurrences on worker.tasks (kind, due_at) where due_at is not null;
 
--- The timetable's entries as they are followed: what `since` promises, and what became of it.
+-- The timetable's entries as they are followed: what `since` promises, what earlier rules of the entry
+-- promised until then (`earlier`, in occurrences), and what became of it.
 create table worker.schedules (
   entry text primary key,
-  kind text not null,
+  kind text not null constraint schedules_kind_key unique,
   every interval not null constraint schedules_every_check check (every > interval '0'),
   policy text not null constraint schedules_policy_check check (policy in ('latest', 'all', 'skip')),
   since timestamptz not null default now(),
   last_tick timestamptz not null default now(),
+  earlier bigint not null default 0,
   done bigint not null default 0,
   failed bigint not null default 0,
   skipped bigint not null default 0,
@@ -168,6 +178,7 @@ def downgrade() -> None:
       alter table sync.cooldowns drop probe_until, drop closures;
       drop table sync.holds;
       drop table sync.budgets;
+      drop function sync.expected;
       drop function sync.slots;
       drop table sync.policies;
       drop table sync.incidents;
