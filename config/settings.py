@@ -128,6 +128,18 @@ class Settings(BaseSettings):
         "https://www.googleapis.com/calendar/v3/", description="Google Calendar's base address"
     )
     google_token_uri: HttpUrl = Field("https://oauth2.googleapis.com/token", description="Google's OAuth token address")
+    google_quota_per_minute: int = Field(
+        10_000, ge=10, le=10_000_000, description="Requests a minute that Google allows the operator's project"
+    )
+    google_user_quota_per_minute: int = Field(
+        600, ge=10, le=1_000_000, description="Requests a minute that Google allows for one account"
+    )
+    caldav_server_quota_per_minute: int = Field(
+        3_000, ge=10, le=1_000_000, description="Requests a minute that one CalDAV server gets"
+    )
+    caldav_server_concurrency: int = Field(
+        16, ge=1, le=1_000, description="Requests that one CalDAV server gets at a time"
+    )
     outbound_allowed_networks: Networks = Field(
         (), description="Private networks that an address typed by a tenant may lead to"
     )
@@ -140,6 +152,8 @@ class Settings(BaseSettings):
     worker_db_pool_size: int = Field(5, ge=1, le=100, description="Postgres connections of a process")
     sync_unit_deadline: Duration = Field(timedelta(seconds=30), description="Longest run of a unit")
     sync_bulk_deadline: Duration = Field(timedelta(minutes=30), description="Longest first sync or resync")
+    sync_isolated_deadline: Duration = Field(timedelta(minutes=5), description="Longest run of an isolated unit")
+    sync_isolated_memory: int = Field(512, ge=64, le=65_536, description="MB that an isolated run may take")
     sync_lease: Lease = Field(timedelta(seconds=5), description="How long a run holds its unit unrenewed")
     sync_retry_ceiling: Duration = Field(
         timedelta(hours=1), validate_default=True, description="Longest backoff of a calendar"

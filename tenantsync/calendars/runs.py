@@ -127,7 +127,10 @@ class _Run:
         self._lane = unit.lane
         self._tools = tools
         self._settings = tools.settings
-        longest = self._settings.sync_unit_deadline if unit.lane == Lane.SYNC else self._settings.sync_bulk_deadline
+        settings = self._settings
+        longest = {Lane.SYNC: settings.sync_unit_deadline, Lane.ISOLATED: settings.sync_isolated_deadline}.get(
+            unit.lane, settings.sync_bulk_deadline
+        )
         self._deadline = asyncio.get_running_loop().time() + longest.total_seconds()
         self._gates: dict[UUID, asyncio.Semaphore] = {}
         self._logins: dict[UUID, Credentials] = {}
