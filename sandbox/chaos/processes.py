@@ -1,0 +1,109 @@
+"""Scenarios that strike the product's processes, and what they live on: their clocks."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import suppress
+
+import psutil
+
+from sandbox.chaos import faketime
+from sandbox.chaos.field import Field, NotRun
+from sandbox.chaos.world import BATCH_RUNNERS, BEATS, WORKERS
+
+LEASE = 5.0  # seconds; the product's default
+STEPS = (3600.0, -3600.0, 90.0, 0.0)
+"""Where the clock goes, in seconds from the true one: as by a wrong time zone, a bad time server, and back."""
+STEPPED = ("sync-b", "house-b", "beat-b")
+
+
+def worker_kill(field: Field) -> None:
+    """SIGKILL for a worker's main process, its batches in its hands; then for one of the house's workers."""
+    for victim in ("sync-a", "house-a"):
+        field.when_busy(victim if victim in BATCH_RUNNERS else "sync-b")
+        field.strike(victim)
+        field.world.kill_process(victim)
+        field.wait(3)
+
+
+def child_kill(field: Field) -> None:
+    """SIGKILL for one child of a pool after another."""
+    for number in range(max(2, round(6 * field.pace))):
+        kill_child(field, BATCH_RUNNERS[number % 2] if number % 3 else field.rng.choice(tuple(WORKERS)))
+        field.wait(1)
+
+
+def kill_child(field: Field, worker: str) -> None:
+    """One child of a worker, at a moment when it is likely to run something."""
+    field.when_busy(worker if worker in BATCH_RUNNERS else BATCH_RUNNERS[0])
+    children = field.world.children(worker)
+    if children:
+        field.strike(worker)
+        with suppress(psutil.NoSuchProcess):
+            field.rng.choice(children).kill()
+
+
+def group_kill(field: Field) -> None:
+    """SIGKILL for a worker and all of its children at once, then for another."""
+    for victim in ("sync-b", "house-b"):
+        field.when_busy(victim if victim in BATCH_RUNNERS else "sync-a")
+        field.strike(victim)
+        field.world.kill_group(victim)
+        field.wait(3)
+
+
+def child_stop(field: Field) -> None:
+    """SIGSTOP for a child, for longer than its leases last; then it wakes up and believes that it still runs them."""
+    stop_child(field, "sync-a", LEASE + 4)
+
+
+def stop_child(field: Field, worker: str, seconds: float) -> None:
+    field.when_busy(worker)
+    children = field.world.children(worker)
+    if not children:
+        return
+    child = field.rng.choice(children)
+    with field.lasting(worker, outage=False), suppress(psutil.NoSuchProcess):
+        child.suspend()
+        field.stopping.wait(seconds)  # at any pace: a lease takes its time
+        child.resume()
+
+
+def beat_kill(field: Field) -> None:
+    """SIGKILL for one beat; then for both, so that nobody ticks until one has been replaced."""
+    for victims in (BEATS[:1], BEATS):
+        field.strike(*victims, faults=len(victims))
+        for victim in victims:
+            field.world.kill_group(victim)
+        field.wait(4)
+
+
+def clock_step(field: Field) -> None:
+    """The wall clock of a worker of each kind and of a beat jumps an hour ahead, an hour back, and home again."""
+    try:
+        clock = faketime.Clock(faketime.find(), field.world.folder / "clock")
+    except faketime.NoFaketime as error:
+        raise NotRun(str(error)) from None
+    plain = {name: field.world.processes[name].environment for name in STEPPED}
+    try:
+        for name in STEPPED:
+            _restart(field, name, {**plain[name], **clock.environment})
+        field.world.await_fleet()
+        for seconds in STEPS:
+            with field.lasting(outage=True, faults=len(STEPPED)):
+                clock.step(seconds)
+            field.wait(3)
+    finally:
+        for name in STEPPED:
+            _restart(field, name, dict(plain[name]))
+        field.world.await_fleet()
+
+
+def _restart(field: Field, name: str, environment: dict[str, str]) -> None:
+    """Stopped in order; whoever keeps the processes alive starts it again, with the new environment."""
+    process = field.world.processes[name]
+    process.environment = environment
+    process.send(signal.SIGTERM)
+
+
+SCENARIOS = (worker_kill, child_kill, group_kill, child_stop, beat_kill, clock_step)
