@@ -25,6 +25,7 @@ workspace_app = typer.Typer(no_args_is_help=True)
 LISTED = 10_000
 HEAVIEST = 100
 WIDEST = 1000
+LONGEST_REASON = 500
 
 Name = Annotated[str, typer.Argument(help="Name.")]
 Tenant = Annotated[str, typer.Argument(help="Name or id of the tenant.")]
@@ -89,6 +90,8 @@ def resume(tenant: Tenant, json: JsonFlag = False) -> None:
 
 def _set_paused(tenant: str, *, paused: bool, reason: str | None, json: bool) -> None:
     with answering(as_json=json), opened() as (_, database):
+        if reason is not None and (len(reason) > LONGEST_REASON or not reason.isprintable()):
+            raise Refusal(f"--reason should have at most {LONGEST_REASON} printable characters.")
         with database.reading() as connection:
             tenant_id, name = the_tenant(connection, tenant)
         if paused:

@@ -178,6 +178,55 @@ def test_a_paused_tenant_does_not_run_and_a_resumed_one_does(run: Run, google: G
     assert done[0] == 0
 
 
+def test_a_share_can_be_set_and_says_what_it_is_now(run: Run, tenant: str) -> None:
+    weight = run("tenant", "set", tenant, "--weight", "2.5")
+    both = run("tenant", "set", tenant, "--concurrency", "7")
+
+    assert (weight[0], weight[1]["weight"]) == (0, 2.5)
+    assert (both[0], both[1]["weight"], both[1]["concurrency"]) == (0, 2.5, 7)
+
+
+@pytest.mark.parametrize(
+    ("words", "about"),
+    [
+        (("--weight", "0"), "--weight"),
+        (("--weight", "-1"), "--weight"),
+        (("--weight", "101"), "--weight"),
+        (("--weight", "nan"), "--weight"),
+        (("--concurrency", "0"), "pause it"),
+        (("--concurrency", "1001"), "--concurrency"),
+        ((), "--weight, --concurrency"),
+    ],
+)
+def test_a_share_out_of_range_is_refused_and_changes_nothing(
+    run: Run, tenant: str, words: tuple[str, ...], about: str
+) -> None:
+    code, answer = run("tenant", "set", tenant, *words)
+
+    assert code == 1
+    assert about in answer["error"]
+    assert run("tenant", "set", tenant, "--weight", "1")[1]["concurrency"] == 50
+
+
+def test_pausing_or_resuming_twice_is_no_error_and_says_so(run: Run, tenant: str) -> None:
+    answers = [run("tenant", word, tenant) for word in ("resume", "pause", "pause", "resume", "resume")]
+
+    assert [(code, answer["changed"]) for code, answer in answers] == [
+        (0, False),
+        (0, True),
+        (0, False),
+        (0, True),
+        (0, False),
+    ]
+
+
+def test_a_pause_needs_a_reason_that_can_be_read_later(run: Run, tenant: str) -> None:
+    code, answer = run("tenant", "pause", tenant, "--reason", "x" * 501)
+
+    assert code == 1
+    assert "500" in answer["error"]
+
+
 def test_doctor_finds_a_healthy_world_healthy(run: Run) -> None:
     code, answer = run("doctor")
 
