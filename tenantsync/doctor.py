@@ -21,6 +21,7 @@ from tenantsync.mirror.supabase import MirrorError, Supabase
 OLDEST_POSTGRES = 150_000
 SKEW = 2.0  # seconds between this machine's clock, the workers' and Postgres'
 SILENCE = 5.0  # seconds
+REDIS_PATIENCE = 0.5  # seconds; a frozen Redis takes connections and says nothing
 METADATA = ipaddress.ip_address("169.254.169.254")
 
 
@@ -103,8 +104,17 @@ def _partitions(database: Database) -> Iterator[Finding]:
 
 def _workers(database: Database) -> Iterator[Finding]:
     with database.statement() as connection:
-        alive = [one for one in readings.workers(connection) if one["silent_for"] < SILENCE]
+        known = readings.workers(connection)
         fleet = readings.fleet(connection)
+    alive = [one for one in known if one["silent_for"] < SILENCE]
+    for one in known:
+        if one["silent_for"] >= SILENCE:  # whoever stops in order takes itself off the list
+            yield Finding(
+                "warn",
+                "workers",
+                f"{one['worker_id']} has been silent for {one['silent_for']:.0f} s: it was killed, hangs, or does not "
+                "reach Postgres. It gets no work; if Flower still lists it, restart it",
+            )
     served = {queue for one in alive for queue in one["queues"]}
     unserved = [queue.value for queue in Queue if queue.value not in served]
     if unserved:
@@ -136,7 +146,10 @@ def _direct(settings: Settings) -> list[Finding]:
 
 def _redis(settings: Settings) -> list[Finding]:
     client = redis.Redis.from_url(
-        settings.redis_url, socket_timeout=3, socket_connect_timeout=3, retry=Retry(NoBackoff(), 0)
+        settings.redis_url,
+        socket_timeout=REDIS_PATIENCE,
+        socket_connect_timeout=REDIS_PATIENCE,
+        retry=Retry(NoBackoff(), 0),
     )
     try:
         info = client.info()

@@ -9,8 +9,6 @@ from uuid import UUID
 
 import orjson
 import typer
-from rich.console import Console
-from rich.table import Table
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,11 +18,7 @@ from db.repositories import tenants
 from db.repositories.accounts import AccountExists
 from db.schema import SchemaOutdated, require_current
 from db.session import Database, DatabaseUnreachable, PoolerInBetween
-from tenantsync.calendars.connecting import NoSuchCalendar
-from tenantsync.calendars.grants import CredentialsMalformed
 from tenantsync.errors import SyncError
-from tenantsync.mirror.supabase import MirrorError
-from tenantsync.vault import SealBroken
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")]
 
@@ -33,18 +27,22 @@ class Refusal(Exception):
     """A command that cannot be carried out. The text says why and what to do."""
 
 
-_EXPECTED = (
-    Refusal,
-    SettingsError,
-    DatabaseUnreachable,
-    PoolerInBetween,
-    SchemaOutdated,
-    SyncError,
-    CredentialsMalformed,
-    NoSuchCalendar,
-    MirrorError,
-    SealBroken,
+EXPECTED = (Refusal, SettingsError, DatabaseUnreachable, PoolerInBetween, SchemaOutdated, SyncError)
+EXPECTED_BY_NAME = frozenset(
+    {
+        "tenantsync.calendars.connecting.NoSuchCalendar",
+        "tenantsync.calendars.grants.CredentialsMalformed",
+        "tenantsync.mirror.supabase.MirrorError",
+        "tenantsync.vault.SealBroken",
+    }
 )
+"""More of them, by name: to import them takes longer than most commands."""
+
+
+def _is_expected(error: Exception) -> bool:
+    return isinstance(error, EXPECTED) or any(
+        f"{kind.__module__}.{kind.__qualname__}" in EXPECTED_BY_NAME for kind in type(error).__mro__
+    )
 
 
 @contextmanager
@@ -56,10 +54,12 @@ def answering(*, as_json: bool) -> Iterator[None]:
         _refuse(f"The workspace already has this account ({error}), and it works. Nothing was changed.", as_json)
     except tenants.NameTaken as error:
         _refuse(f"The name {str(error)!r} is taken. Choose another.", as_json)
-    except _EXPECTED as error:
-        _refuse(str(error), as_json)
     except SQLAlchemyError as error:
         _refuse(f"Postgres refused or was lost: {error}", as_json)
+    except Exception as error:
+        if not _is_expected(error):
+            raise
+        _refuse(str(error), as_json)
 
 
 def _refuse(message: str, as_json: bool) -> None:
@@ -96,6 +96,9 @@ def say(data: Mapping[str, Any], text: str, *, as_json: bool) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Rows as an aligned table, without colours where nobody sees them."""
+    from rich.console import Console  # noqa: PLC0415 — answers for machines draw no tables
+    from rich.table import Table  # noqa: PLC0415
+
     drawn = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         drawn.add_column(column, overflow="fold")

@@ -1,7 +1,6 @@
 """`tenantsync db`"""
 
 import typer
-from alembic.util.exc import CommandError
 
 from config.settings import load_settings
 from db import partitions, schema
@@ -38,6 +37,6 @@ def check(json: JsonFlag = False) -> None:
             revision, _head = schema.revisions(database)
         try:
             schema.check_models(url)
-        except CommandError as error:
+        except schema.ModelsDiffer as error:
             raise Refusal(f"The tables differ from the models: {error}") from None
         say({"revision": revision}, f"schema {revision} is this code's, and the tables are the models'", as_json=json)

@@ -10,7 +10,7 @@ from contextlib import closing
 import psycopg2
 import pytest
 from alembic import command
-from alembic.util.exc import CommandError
+from alembic.script import ScriptDirectory
 from sqlalchemy.exc import OperationalError
 
 from db import schema
@@ -69,7 +69,7 @@ def test_a_table_that_differs_from_its_model_is_found(empty: str) -> None:
     schema.upgrade(empty)
     ask(empty, "alter table sync.units add column surprise integer")
 
-    with pytest.raises(CommandError, match="surprise"):
+    with pytest.raises(schema.ModelsDiffer, match="surprise"):
         schema.check_models(empty)
 
 
@@ -101,6 +101,10 @@ def test_a_database_without_our_schema_is_named_outdated_and_what_to_do_is_said(
         schema.require_current(database)
 
     database.close()
+
+
+def test_the_newest_revision_is_found_without_alembic() -> None:
+    assert schema.head() == ScriptDirectory.from_config(schema.alembic_config("")).get_current_head()
 
 
 def test_a_migrated_database_is_current(database: Database) -> None:
