@@ -68,7 +68,7 @@ def hold(unit: Unit, fence: int, guards: Guards = ALL) -> Unit | None:
 
 def finish(unit: Unit, fence: int, guards: Guards = ALL) -> Unit | None:
     """FINISH and HAND_BACK of a run."""
-    if unit.state == RUNNING and unit.fence == fence or not guards.fence_at_commit:
+    if (unit.state == RUNNING and unit.fence == fence) or not guards.fence_at_commit:
         return Unit(IDLE, unit.fence, NONE)
     return None
 
@@ -112,7 +112,7 @@ def release_turn(turn: Turn, mark: int, *, left: bool, guards: Guards = ALL) -> 
     """RELEASE. `left`: whether entries were waiting when the statement began, which is not when it got the row."""
     if turn.mark != mark or turn.lease == NONE:
         return None
-    return Turn(awake=left or turn.awake and guards.wake_up_consumed_first, mark=mark, lease=NONE)
+    return Turn(awake=left or (turn.awake and guards.wake_up_consumed_first), mark=mark, lease=NONE)
 
 
 def turn_ends(turn: Turn, guards: Guards = ALL) -> Turn | None:
@@ -149,7 +149,7 @@ def send(row: Occurrence) -> Occurrence | None:
 
 def begin(row: Occurrence) -> Occurrence | None:
     """BEGIN: whoever begins has the next attempt; one that a worker is at is left alone."""
-    free = row.state == PLANNED or row.state == BEGUN and (not row.assigned or row.lease == OVER)
+    free = row.state == PLANNED or (row.state == BEGUN and (not row.assigned or row.lease == OVER))
     return Occurrence(BEGUN, row.attempt + 1, LIVE, assigned=True) if free else None
 
 

@@ -100,7 +100,8 @@ def beginning(bounds: Bounds) -> World:
 def settled(world: World) -> bool:
     """The good end: provider = Postgres = Supabase, and nobody holds the unit."""
     return all(
-        unit.state == IDLE and one.edits == one.row == one.cursor for unit, one in zip(world.units, world.calendars)
+        unit.state == IDLE and one.edits == one.row == one.cursor
+        for unit, one in zip(world.units, world.calendars, strict=True)
     )
 
 
@@ -171,9 +172,12 @@ class Model:
         if world.edits:
             one = world.calendars[place]
             edited = _put(world.calendars, place, one._replace(edits=one.edits + 1))
-            yield f"the provider gets edit {one.edits + 1} of unit {place}", world._replace(
-                calendars=edited, edits=world.edits - 1
-            ), True, None
+            yield (
+                f"the provider gets edit {one.edits + 1} of unit {place}",
+                world._replace(calendars=edited, edits=world.edits - 1),
+                True,
+                None,
+            )
 
     def _claim(self, world: World, place: int) -> Iterator[Step[World]]:
         unit, one = world.units[place], world.calendars[place]
@@ -229,7 +233,8 @@ class Model:
         about = f"the run of fence {run.fence}"
         if self._work and world.faults:
             spent = world._replace(faults=world.faults - 1)
-            yield f"the worker of fence {run.fence} is killed", spent._replace(runs=_without(world.runs, run)), True, None
+            killed = spent._replace(runs=_without(world.runs, run))
+            yield f"the worker of fence {run.fence} is killed", killed, True, None
             handed = protocol.hand_back(world.units[run.unit], run.fence)
             if handed is not None:
                 yield f"{about} is handed back", self._ended(spent, run, handed), True, None
@@ -244,7 +249,8 @@ class Model:
             yield f"{about} renews its lease", revived._replace(units=_put(world.units, run.unit, kept)), False, None
         if run.phase == "started":
             seen = world.calendars[run.unit].edits
-            yield f"{about} fetches up to edit {seen}", self._becomes(world, run, phase="fetched", seen=seen), False, None
+            fetched = self._becomes(world, run, phase="fetched", seen=seen)
+            yield f"{about} fetches up to edit {seen}", fetched, False, None
         else:
             yield self._write(world, run, about)
 
@@ -280,9 +286,7 @@ class Model:
 
     def _queued(self, world: World, run: Run, one: Calendar) -> World:
         queued = _put(world.calendars, run.unit, one._replace(waiting=one.version))
-        return world._replace(
-            calendars=queued, turns=_put(world.turns, run.unit, protocol.wake(world.turns[run.unit]))
-        )
+        return world._replace(calendars=queued, turns=_put(world.turns, run.unit, protocol.wake(world.turns[run.unit])))
 
     def _ended(self, world: World, run: Run, ended: Unit) -> World:
         return world._replace(units=_put(world.units, run.unit, ended), runs=_without(world.runs, run))
@@ -344,9 +348,7 @@ class Model:
         elif sender.phase == "looked":
             turn = world.turns[sender.unit]
             given = protocol.release_turn(turn, sender.mark, left=sender.left, guards=self.guards) or turn
-            after = world._replace(
-                turns=_put(world.turns, sender.unit, given), senders=_without(world.senders, sender)
-            )
+            after = world._replace(turns=_put(world.turns, sender.unit, given), senders=_without(world.senders, sender))
             yield f"{about} gives the tenant back", after, False, None
 
     def _sender(self, world: World, sender: Sender, **changes: object) -> World:
@@ -367,4 +369,3 @@ class Model:
             if self._mirror and world.faults and not any(sender.mark == mark for sender in world.senders):
                 gone = world._replace(wire=left, faults=world.faults - 1)
                 yield f"the call of sender {mark} never arrives", gone, True, None
-

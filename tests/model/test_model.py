@@ -3,6 +3,8 @@
 `pytest tests/model -s -k without` prints the counterexamples.
 """
 
+import sys
+
 import pytest
 
 from sandbox.protocol import ALL, Guards
@@ -18,6 +20,10 @@ WHOLE = sync.Bounds(senders=2)
 """Everything at once, struck twice."""
 WORLDS = {"runs": RUNS, "two units": sync.Bounds(units=2), "senders": SENDERS, "whole": WHOLE}
 LOST = "nothing is lost: from here the good end is out of reach"
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"\n{text}\n")
 
 
 def explored(bounds: sync.Bounds, guards: Guards = ALL) -> Report:
@@ -61,7 +67,7 @@ BROKEN = [
 def test_without_a_guard_there_is_a_counterexample(guard: str, bounds: sync.Bounds, rule: str) -> None:
     report = explored(bounds, ALL._replace(**{guard: False}))
 
-    print(f"\nwithout {guard}, {report.counterexample}")
+    say(f"without {guard}, {report.counterexample}")
     assert report.counterexample is not None
     assert report.counterexample.rule == rule
 
@@ -73,7 +79,7 @@ TICKS = [("one_row_a_tick", ticks.TWICE), ("attempt_at_end", ticks.TWICE), ("lea
 def test_without_a_guard_a_tick_is_lost_or_doubled(guard: str, rule: str) -> None:
     report = explored_ticks(ALL._replace(**{guard: False}))
 
-    print(f"\nwithout {guard}, {report.counterexample}")
+    say(f"without {guard}, {report.counterexample}")
     assert report.counterexample is not None
     assert report.counterexample.rule == rule
 
