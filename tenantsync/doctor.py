@@ -21,6 +21,7 @@ from tenantsync.mirror.supabase import MirrorError, Supabase
 OLDEST_POSTGRES = 150_000
 SKEW = 2.0  # seconds between this machine's clock, the workers' and Postgres'
 SILENCE = 5.0  # seconds
+REDIS_PATIENCE = 0.7  # seconds; a frozen Redis must not keep anybody waiting (tests/chaos measures it)
 REDIS_PATIENCE = 0.5  # seconds; a frozen Redis takes connections and says nothing
 METADATA = ipaddress.ip_address("169.254.169.254")
 
