@@ -50,9 +50,9 @@ class Field:
         self._note(Strike(self.scenario, moment, moment, victims=frozenset(map(node_of, workers))), faults)
 
     @contextmanager
-    def lasting(self, *workers: str, outage: bool, faults: int = 1) -> Iterator[None]:
+    def lasting(self, *workers: str, outage: bool, faults: int = 1, since: float | None = None) -> Iterator[None]:
         """A fault as long as the block. Of an outage the clocks begin when it is over."""
-        began = time.time()
+        began = time.time() if since is None else since
         try:
             yield
         finally:

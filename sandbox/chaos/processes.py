@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import signal
+import time
 from contextlib import suppress
 
 import psutil
 
 from sandbox.chaos import faketime
 from sandbox.chaos.field import Field, NotRun
-from sandbox.chaos.world import BATCH_RUNNERS, BEATS, WORKERS
+from sandbox.chaos.world import BATCH_RUNNERS, BEATS, WORKERS, node_of
 
 LEASE = 5.0  # seconds; the product's default
 STEPS = (3600.0, -3600.0, 90.0, 0.0)
 """Where the clock goes, in seconds from the true one: as by a wrong time zone, a bad time server, and back."""
+CATCHES = 12  # attempts to stop a child that has something in its hands
+CAUGHT = 0.6  # seconds; an honest run takes a third of that
+OLD_RUNS = """
+select count(*) from sync.units u where u.state = 'running' and u.worker_id = %s and not exists (
+  select 1 from chaos.history h where h.unit_id = u.unit_id and h.at > clock_timestamp() - %s * interval '1 s')
+"""
+SKEW = "select coalesce(max(abs(clock_skew_ms)), 0) / 1000.0 from worker.workers"
 STEPPED = ("sync-b", "house-b", "beat-b")
 
 
@@ -58,15 +66,28 @@ def child_stop(field: Field) -> None:
 
 
 def stop_child(field: Field, worker: str, seconds: float) -> None:
-    field.when_busy(worker)
-    children = field.world.children(worker)
-    if not children:
-        return
-    child = field.rng.choice(children)
-    with field.lasting(worker, outage=False), suppress(psutil.NoSuchProcess):
-        child.suspend()
-        field.stopping.wait(seconds)  # at any pace: a lease takes its time
-        child.resume()
+    """Stop a child that has runs in its hands, if one can be caught."""
+    for attempt in range(CATCHES):
+        field.when_busy(worker)
+        children = field.world.children(worker)
+        if not children:
+            return
+        child = children[attempt % len(children)]
+        began = time.time()
+        with suppress(psutil.NoSuchProcess):
+            child.suspend()
+            if attempt == CATCHES - 1 or _still_runs(field, worker):
+                with field.lasting(worker, outage=False, since=began):
+                    field.stopping.wait(seconds)  # at any pace: a lease takes its time
+                    child.resume()
+                return
+            child.resume()
+
+
+def _still_runs(field: Field, worker: str) -> bool:
+    """Whether runs of a worker are under way that were under way a while ago, too."""
+    field.stopping.wait(CAUGHT)
+    return bool(field.world.ask(OLD_RUNS, node_of(worker), CAUGHT)[0][0])
 
 
 def beat_kill(field: Field) -> None:
@@ -89,10 +110,13 @@ def clock_step(field: Field) -> None:
         for name in STEPPED:
             _restart(field, name, {**plain[name], **clock.environment})
         field.world.await_fleet()
+        skews: list[float] = []
         for seconds in STEPS:
-            with field.lasting(outage=True, faults=len(STEPPED)):
+            with field.lasting(*STEPPED, outage=False, faults=len(STEPPED)):
                 clock.step(seconds)
-            field.wait(3)
+                field.wait(3)
+            skews.append(float(field.world.ask(SKEW)[0][0]))
+        field.notes["clock_skew_s"] = [round(skew) for skew in skews]
     finally:
         for name in STEPPED:
             _restart(field, name, dict(plain[name]))

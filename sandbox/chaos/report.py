@@ -71,10 +71,7 @@ class Row:
             str(len(self.affected)),
             *("–" if wait is None else f"{wait:.1f}" for wait in waits),
             f"{self.before:.0f}",
-            *(
-                "–" if share is None else f"{share:.0f} %"
-                for share in (self.outcome.during_pct, self.outcome.after_pct)
-            ),
+            *("–" if share is None else f"{share:.0f} %" for share in shares),
             verdict,
         )
 

@@ -19,7 +19,7 @@ from sandbox.chaos.world import process_of
 
 OURS = """
 select pid, usename from pg_stat_activity
- where datname = 'tenantsync' and usename like 'chaos\\_%' order by (state = 'active') desc, random() limit %s
+ where datname = 'tenantsync' and usename like 'chaos\\_%%' order by (state = 'active') desc, random() limit %s
 """
 HELD = (
     "select count(*) from sync.units",
