@@ -79,6 +79,8 @@ class Ground:
             "GOOGLE_CLIENT_SECRET": "bench-secret",
             "GOOGLE_API_ENDPOINT": self.provider.api_endpoint,
             "GOOGLE_TOKEN_URI": self.provider.token_uri,
+            "GOOGLE_QUOTA_PER_MINUTE": "10000000",  # reserved and counted like any, and never reached
+            "GOOGLE_USER_QUOTA_PER_MINUTE": "1000000",
         }
         if self._with_supabase:
             self.supabase = self._stack.enter_context(SupabaseLite(self.postgres, folder=self.folder / "supabase"))

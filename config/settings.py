@@ -87,6 +87,12 @@ def _lease(value: timedelta) -> timedelta:
     return value
 
 
+def _grace(value: timedelta) -> timedelta:
+    if not timedelta(seconds=1) <= value <= timedelta(minutes=10):
+        raise ValueError("should lie between 1s and 10m: whatever stops workers waits for it")
+    return value
+
+
 def _interval(value: timedelta) -> timedelta:
     if value < timedelta(seconds=1):
         raise ValueError("should be 1s or more; a bare number counts milliseconds")
@@ -100,6 +106,7 @@ Networks = Annotated[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], 
 KeyRing = Annotated[dict[int, bytes], NoDecode, BeforeValidator(_key_ring)]
 FlowerLogin = Annotated[SecretStr, AfterValidator(_flower_login)]
 Lease = Annotated[Duration, AfterValidator(_lease)]
+Grace = Annotated[Duration, AfterValidator(_grace)]
 Interval = Annotated[Duration, AfterValidator(_interval)]
 
 
@@ -150,6 +157,9 @@ class Settings(BaseSettings):
     worker_max_retries: int = Field(3, ge=0, le=20, description="Quick retries of a failing calendar")
     worker_retry_delay: Duration = Field(timedelta(seconds=1), description="Delay before the first retry")
     worker_db_pool_size: int = Field(5, ge=1, le=100, description="Postgres connections of a process")
+    worker_shutdown_grace: Grace = Field(
+        timedelta(seconds=10), description="What a worker told to stop lets its runs finish in"
+    )
     sync_unit_deadline: Duration = Field(timedelta(seconds=30), description="Longest run of a unit")
     sync_bulk_deadline: Duration = Field(timedelta(minutes=30), description="Longest first sync or resync")
     sync_isolated_deadline: Duration = Field(timedelta(minutes=5), description="Longest run of an isolated unit")

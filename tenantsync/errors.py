@@ -3,6 +3,7 @@
     SyncError
     ├── Transient             try again later: network, 5xx, a body that is not what it should be
     ├── RateLimited           closed until a moment, because the provider said so
+    ├── OverBudget            not sent at all: our own budget at the provider is used up for now
     ├── CursorVoid            the cursor is worthless: list everything again
     ├── GrantRevoked          the tenant has to connect the account again
     ├── AccountUnusable       the account can never work as it is
@@ -30,12 +31,26 @@ class Transient(SyncError):
 
 
 class RateLimited(SyncError):
-    """`retry_after` is in seconds from now; `scope` is what is closed: account or project."""
+    """`retry_after` is in seconds from now; `scope` is what is closed: account or project.
 
-    def __init__(self, reason: str, *, retry_after: float, scope: str = "account", detail: str = "") -> None:
+    `given` is False where the provider named no time: then it is doubled for every time that the scope closes again.
+    """
+
+    def __init__(
+        self, reason: str, *, retry_after: float, given: bool = True, scope: str = "account", detail: str = ""
+    ) -> None:
         super().__init__(reason, detail)
         self.retry_after = retry_after
+        self.given = given
         self.scope = scope
+
+
+class OverBudget(SyncError):
+    """The request was not sent. Nobody is to blame and nothing is closed; `retry_after` is in seconds from now."""
+
+    def __init__(self, reason: str, detail: str = "", *, retry_after: float) -> None:
+        super().__init__(reason, detail)
+        self.retry_after = retry_after
 
 
 class CursorVoid(SyncError):

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import aiohttp
 from yarl import URL
@@ -49,12 +49,33 @@ class Answer:
     wire_bytes: int
 
 
+class Permit(Protocol):
+    """Leave to send one request (tenantsync/limits/service.py)."""
+
+    async def spend(self) -> None:
+        """Called with the connection in hand, each time that the request is about to be sent."""
+        ...
+
+    def end(self) -> None:
+        """Called when the request is over, whatever became of it."""
+        ...
+
+
+class Allowance(Protocol):
+    """What a run may send."""
+
+    async def permit(self, url: URL) -> Permit:
+        """Leave to send one request; waits for it, or raises OverBudget."""
+        ...
+
+
 class Meter:
-    """Requests sent and body bytes received, for one calendar's run."""
+    """Requests sent and body bytes received, for one calendar's run, and what the run may send; None: anything."""
 
-    __slots__ = ("bytes", "calls")
+    __slots__ = ("allowance", "bytes", "calls")
 
-    def __init__(self) -> None:
+    def __init__(self, allowance: Allowance | None = None) -> None:
+        self.allowance = allowance
         self.calls = 0
         self.bytes = 0
 
@@ -84,6 +105,26 @@ def destination_allowed(host: str, *, encrypted: bool, allowed: Sequence[Network
 _tried: ContextVar[dict[str, bool]] = ContextVar("_tried")
 """Where the present request tried to connect to, and whether it may. The library that races addresses against each
 other tells of several failures in one text, from which a refusal cannot be told."""
+
+
+_permit: ContextVar[Permit | None] = ContextVar("_permit", default=None)
+"""Leave to send the present request."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Spends the permit when the connection is there: what was waited for it, and that the library sends a request
+    again whose connection turned out to be closed, must not be missing in anybody's budget."""
+
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> aiohttp.connector.Connection:  # noqa: ASYNC109
+        connection = await super().connect(req, traces, timeout)
+        permit = _permit.get()
+        if permit is not None:
+            try:
+                await permit.spend()
+            except BaseException:
+                connection.release()
+                raise
+        return connection
 
 
 def _guard(*, encrypted: bool, allowed: Sequence[Network]) -> Any:
@@ -129,15 +170,37 @@ class Transport:
         data: bytes | None = None,
         meter: Meter | None = None,
         limit: int = BODY_LIMIT,
+        budgeted: bool = True,
     ) -> Answer:
         """Send one request and read its whole answer, at most `limit` bytes of it.
 
-        Raises Transient for whatever the network did, Refused for an address that may not be asked.
-        Redirects come back as they are: whoever follows one decides what goes with it.
+        The meter's allowance is asked first, unless the request is not `budgeted`: then no quota counts it. Raises
+        Transient for whatever the network did, Refused for an address that may not be asked, OverBudget for what
+        may not be sent now. Redirects come back as they are: whoever follows one decides what goes with it.
         """
         session = self._sessions.get(url.scheme)
         if session is None or not url.host:
             raise Refused("address_malformed", "an address should begin with https:// and name a host")
+        if meter is None or meter.allowance is None or not budgeted:
+            _permit.set(None)
+            return await self._send(session, method, url, headers, data, meter, limit)
+        permit = await meter.allowance.permit(url)
+        _permit.set(permit)
+        try:
+            return await self._send(session, method, url, headers, data, meter, limit)
+        finally:
+            permit.end()
+
+    async def _send(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        data: bytes | None,
+        meter: Meter | None,
+        limit: int,
+    ) -> Answer:
         if meter is not None:
             meter.calls += 1
         tried: dict[str, bool] = {}
@@ -166,7 +229,7 @@ def _refusal(places: str) -> Refused:
 
 
 def _session(socket_factory: Any) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(
+    connector = _Connector(
         limit=CONNECTIONS, socket_factory=socket_factory, ttl_dns_cache=10, keepalive_timeout=30
     )
     return aiohttp.ClientSession(

@@ -76,6 +76,14 @@ update sync.turns t set ready_at = least(t.ready_at, now())
   from u where t.tenant_id = u.tenant_id and t.lane = u.lane
 """)
 
+# Run once the unit's row is locked: of two that add accounts, the later one then sees both.
+KEEP_PROVIDER = text("""
+update sync.units u set provider = x.provider
+  from (select case when min(a.provider) = max(a.provider) then min(a.provider) end as provider from sync.accounts a
+         where a.workspace_id = :workspace and a.tenant_id = :tenant and a.state <> 'removed') x
+ where u.unit_id = :workspace and u.tenant_id = :tenant and u.provider is distinct from x.provider
+""")
+
 REMOVE = text("""
 with unit as materialized (  -- before the account and its calendars, as everywhere
   select u.unit_id, u.state from sync.units u
@@ -254,6 +262,7 @@ def add_calendars(
 ) -> int:
     """Add an account's calendars, due at once; those that are there already become due. Returns how many."""
     wake_unit(connection, tenant_id=tenant_id, workspace_id=workspace_id, bulk=True)
+    keep_provider(connection, tenant_id=tenant_id, workspace_id=workspace_id)
     rows = as_json({"calendar_id": new_id(), **calendar} for calendar in calendars)
     parameters = {"tenant": tenant_id, "workspace": workspace_id, "account": account_id, "calendars": rows}
     return len(connection.execute(ADD_CALENDARS, parameters).all())
@@ -264,6 +273,11 @@ def wake_unit(connection: Connection, *, tenant_id: UUID, workspace_id: UUID, bu
     connection.execute(WAKE_UNIT, {"tenant": tenant_id, "workspace": workspace_id, "bulk": bulk})
 
 
+def keep_provider(connection: Connection, *, tenant_id: UUID, workspace_id: UUID) -> None:
+    """Note the one provider of a unit's accounts, or that they have several: a claim passes over a closed one."""
+    connection.execute(KEEP_PROVIDER, {"tenant": tenant_id, "workspace": workspace_id})
+
+
 def remove(connection: Connection, *, tenant_id: UUID, account_id: UUID) -> bool:
     """Disconnect an account: destroy its credentials, fence off a run under way, bury its events."""
     row = connection.execute(REMOVE, {"tenant": tenant_id, "account": account_id}).one()
@@ -272,6 +286,7 @@ def remove(connection: Connection, *, tenant_id: UUID, account_id: UUID) -> bool
     for calendar_id in row.calendars:
         connection.execute(BURY_EVENTS, {"tenant": tenant_id, "calendar": calendar_id})
     wake_unit(connection, tenant_id=tenant_id, workspace_id=row.workspace_id)
+    keep_provider(connection, tenant_id=tenant_id, workspace_id=row.workspace_id)
     return True
 
 

@@ -142,14 +142,17 @@ opened as (
 select s.unit_id, s.tenant_id, s.fence, s.lane,
        c.calendar_id, c.provider_key, c.state, c.cursor, c.query_version, c.failures, c.event_count, c.time_zone,
        c.listed_at, a.account_id, a.provider, a.identity, a.endpoint, a.state as account_state, a.credentials,
-       a.access_token, a.access_expires_at,
-       (select max(extract(epoch from d.until - now()))::float8 from sync.cooldowns d
-         where d.until > now() and (d.scope, d.scope_id) in (('account', a.account_id::text),
-           ('tenant', s.tenant_id::text), ('project', a.provider), ('provider', a.provider))) as cooldown
+       a.access_token, a.access_expires_at, d.cooldown, d.half_open
   from started s
   left join sync.calendars c
     on c.workspace_id = s.unit_id and c.tenant_id = s.tenant_id and c.state <> 'removed' and c.next_due_at <= now()
   left join sync.accounts a on a.account_id = c.account_id and a.tenant_id = c.tenant_id
+  left join lateral (
+    select max(extract(epoch from d.until - now())) filter (where d.until > now())::float8 as cooldown,
+           array_agg(d.scope) filter (where d.until <= now()) as half_open
+      from sync.cooldowns d
+     where (d.scope, d.scope_id) in (('account', a.account_id::text), ('tenant', s.tenant_id::text),
+                                     ('project', a.provider), ('provider', a.provider))) d on true
 """)
 
 RENEW = text("""
@@ -173,7 +176,7 @@ returning unit_id
 """)
 
 FINISH = text("""
-with policy as materialized (  -- tick: the last expected occurrence; who is accounted for beyond `before` misses one at most
+with policy as materialized (  -- tick: the last expected occurrence; beyond `before`, it alone is open
   select y.tick, greatest(y.since, y.tick - y.every) as before, now() + 1.2 * y.every as soon
     from (select p.since, p.every, to_timestamp(floor(extract(epoch from now()) / extract(epoch from p.every))
                                                 * extract(epoch from p.every)) as tick
@@ -346,6 +349,8 @@ class DueCalendar:
     access_expires_at: datetime | None
     cooldown: float | None
     """Seconds until the last of the scopes that are closed for it opens; None when none is."""
+    half_open: Sequence[str] | None
+    """Scopes that were closed until a moment that has passed: whoever holds their probe may try."""
 
 
 @dataclass(frozen=True, slots=True)

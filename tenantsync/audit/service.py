@@ -26,6 +26,7 @@ from tenantsync.calendars.adapters import Adapters
 from tenantsync.calendars.logins import Logins
 from tenantsync.calendars.provider import ChangesWanted, Listed
 from tenantsync.errors import SyncError
+from tenantsync.limits.service import Allowance, Allowances, AloneAllowances
 from tenantsync.mirror.supabase import MirrorError
 from tenantsync.outbound import Meter
 from tenantsync.vault import Vault
@@ -133,18 +134,33 @@ async def _examine(database: Database, settings: Settings, proofs: list[Calendar
     adapters = await Adapters.open(settings)
     logins = Logins(Vault(settings.encryption_keys), adapters)
     gate = asyncio.Semaphore(LISTINGS_AT_ONCE)
-
-    async def one(proof: CalendarProof) -> None:
-        async with gate:
-            await _prove(database, adapters, logins, proof, deadline)
-
     try:
-        await asyncio.gather(*(one(proof) for proof in proofs))
+        async with AloneAllowances(settings, database, purpose="audit") as allowances:
+
+            async def one(proof: CalendarProof) -> None:
+                async with gate:
+                    meter = Meter(_allowance(allowances, proof.calendar, deadline))
+                    await _prove(database, adapters, logins, proof, deadline, meter)
+
+            await asyncio.gather(*(one(proof) for proof in proofs))
     finally:
         await adapters.close()
 
 
-async def _prove(database: Database, adapters: Adapters, logins: Logins, proof: CalendarProof, deadline: float) -> None:
+def _allowance(allowances: Allowances, calendar: AuditedCalendar, deadline: float) -> Allowance:
+    """As much of the budgets as a first sync gets, waited for as long as the listing may take."""
+    return allowances.of(
+        provider=calendar.provider,
+        identity=calendar.identity,
+        bulk=True,
+        deadline=clock.monotonic() + deadline,
+        patience=deadline,
+    )
+
+
+async def _prove(
+    database: Database, adapters: Adapters, logins: Logins, proof: CalendarProof, deadline: float, meter: Meter
+) -> None:
     """Set the proof's verdict: a first one, while differences may still be lateness."""
     calendar = proof.calendar
     proof.since, proof.differences = calendar.last_success_at, Differences()
@@ -153,7 +169,7 @@ async def _prove(database: Database, adapters: Adapters, logins: Logins, proof: 
         return
     try:
         async with asyncio.timeout(deadline):
-            listed = await _list(adapters, logins, calendar)
+            listed = await _list(adapters, logins, calendar, meter)
     except SyncError as error:
         proof.verdict, proof.reason = UNPROVEN, f"unreachable ({error.reason})"
         return
@@ -183,7 +199,7 @@ def _compare(database: Database, proof: CalendarProof, listed: dict[str, Listed]
         proof.verdict, proof.reason, proof.since = PROVEN, "", clock.now()
 
 
-async def _list(adapters: Adapters, logins: Logins, calendar: AuditedCalendar) -> dict[str, Listed]:
+async def _list(adapters: Adapters, logins: Logins, calendar: AuditedCalendar, meter: Meter) -> dict[str, Listed]:
     async def nothing_known(_: Any) -> dict[str, str | None]:
         return {}
 
@@ -195,7 +211,7 @@ async def _list(adapters: Adapters, logins: Logins, calendar: AuditedCalendar) -
         event_count=0,
         known=nothing_known,
     )
-    return {one.resource: one async for one in provider.audit(logins.open(calendar), wanted, Meter())}
+    return {one.resource: one async for one in provider.audit(logins.open(calendar), wanted, meter)}
 
 
 def _sync_again(database: Database, late: list[CalendarProof]) -> datetime:

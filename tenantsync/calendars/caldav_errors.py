@@ -36,7 +36,7 @@ def classify(answer: Answer, *, with_token: bool) -> SyncError:
     if status in (404, 410):
         return CalendarUnavailable(f"http_{status}", "the calendar does not exist", gone=status == 410)
     if status == 429 or (status in (503, 507) and wait):
-        return RateLimited(f"http_{status}", retry_after=wait or RATE_PAUSE)
+        return RateLimited(f"http_{status}", retry_after=wait or RATE_PAUSE, given=bool(wait))
     if 300 <= status < 400:
         return Transient("redirected", "a redirect, which is never followed with a password")
     if status >= 500 or status in (200, 408, 412, 409, 418, 423, 425):

@@ -10,11 +10,13 @@ from db.repositories import accounts
 from db.repositories.accounts import AccountExists
 from db.session import Database
 from db.states import AccountState
+from tenantsync import clock
 from tenantsync.calendars.adapters import Adapters
 from tenantsync.calendars.grants import parse_credentials
 from tenantsync.calendars.logins import Logins
 from tenantsync.calendars.provider import RemoteAccount
 from tenantsync.errors import Transient
+from tenantsync.limits.service import AloneAllowances
 from tenantsync.outbound import Meter
 from tenantsync.vault import SealBroken, Vault
 
@@ -55,7 +57,7 @@ def connect(
     """
     parse_credentials(provider, credentials)
     vault = Vault(settings.encryption_keys)
-    remote = asyncio.run(_discover(settings, vault, provider, address, credentials))
+    remote = asyncio.run(_discover(database, settings, vault, provider, address, credentials))
     chosen = [one for one in remote.calendars if not only or one.provider_key in only]
     missing = set(only) - {one.provider_key for one in remote.calendars}
     if missing:
@@ -111,13 +113,27 @@ def connect(
 
 
 async def _discover(
-    settings: Settings, vault: Vault, provider: str, address: str | None, credentials: str | bytes
+    database: Database,
+    settings: Settings,
+    vault: Vault,
+    provider: str,
+    address: str | None,
+    credentials: str | bytes,
 ) -> RemoteAccount:
+    """Within the limits of project and server; the account is charged once it has said which one it is."""
     adapters = await Adapters.open(settings)
+    ends = clock.monotonic() + DISCOVERY_DEADLINE
     try:
         login = Logins(vault, adapters).make(parse_credentials(provider, credentials))
-        async with asyncio.timeout(DISCOVERY_DEADLINE):
-            return await adapters.provider(provider).discover(login, address, Meter())
+        async with AloneAllowances(settings, database, purpose="discovery") as allowances:
+            allowance = allowances.of(
+                provider=provider, identity=None, bulk=False, deadline=ends, patience=DISCOVERY_DEADLINE
+            )
+            async with asyncio.timeout(DISCOVERY_DEADLINE):
+                remote = await adapters.provider(provider).discover(login, address, Meter(allowance))
+            with database.statement() as connection:
+                allowances.charge(connection, provider=provider, identity=remote.identity, sent=allowance.sent)
+            return remote
     except TimeoutError:
         raise Transient("deadline", f"discovery took longer than {DISCOVERY_DEADLINE:g} s") from None
     finally:

@@ -67,7 +67,7 @@ def classify(answer: Answer, *, with_cursor: bool) -> SyncError:
         case 410 if with_cursor:
             return CursorVoid(reason if reason in ("fullSyncRequired", "updatedMinTooLongAgo") else "http_410")
         case 429:
-            return RateLimited(reason or "http_429", retry_after=wait or RATE_PAUSE)
+            return RateLimited(reason or "http_429", retry_after=wait or RATE_PAUSE, given=bool(wait))
         case status if status >= 500 and wait:
             return RateLimited(f"http_{status}", retry_after=wait)
         case status if 300 <= status < 400:
@@ -80,9 +80,9 @@ def classify(answer: Answer, *, with_cursor: bool) -> SyncError:
 
 def _forbidden(reason: str, wait: float | None) -> SyncError:
     if reason in _RATE:
-        return RateLimited(reason, retry_after=wait or RATE_PAUSE)
+        return RateLimited(reason, retry_after=wait or RATE_PAUSE, given=bool(wait))
     if reason in _QUOTA:
-        return RateLimited(reason, retry_after=max(wait or 0.0, QUOTA_PAUSE))
+        return RateLimited(reason, retry_after=max(wait or 0.0, QUOTA_PAUSE), given=bool(wait))
     if reason == "accessNotConfigured":
         return OperatorFault(reason, "the Calendar API is not enabled in the operator's Google project")
     if reason == "notACalendarUser":

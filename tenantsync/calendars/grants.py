@@ -158,6 +158,7 @@ class GoogleGrant:
             headers={"Content-Type": "application/x-www-form-urlencoded"},
             data=form,
             meter=meter,
+            budgeted=False,
         )
         token, lifetime = _granted(answer)
         self._token, self._expires_at = token, clock.now() + timedelta(seconds=lifetime)
@@ -179,7 +180,8 @@ def _granted(answer: Answer) -> tuple[str, float]:
             return token, float(lifetime)
         raise Transient("token_not_json", "the token endpoint answered 200 without an access token")
     if answer.status == 429:
-        raise RateLimited("token_429", retry_after=retry_after(answer.headers.get("Retry-After")) or RATE_PAUSE)
+        wait = retry_after(answer.headers.get("Retry-After"))
+        raise RateLimited("token_429", retry_after=wait or RATE_PAUSE, given=wait is not None)
     error, about = str(body.get("error", "")), str(body.get("error_description", ""))
     if error == "invalid_grant":
         if "iat" in about and "exp" in about:

@@ -31,11 +31,15 @@ MEMORY_LIMIT = 2500
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A scope to close, because the provider said so. `scope_id` is filled in by who knows it."""
+    """A scope to close, because the provider said so. `scope_id` is filled in by who knows it.
+
+    `given`: whether the provider named the time; if not, it doubles with every closing.
+    """
 
     scope: str
     seconds: float
     reason: str
+    given: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,11 @@ def spread(seconds: float, chance: float) -> float:
     return seconds * (1 - JITTER + 2 * JITTER * chance)
 
 
+def later(seconds: float, chance: float) -> float:
+    """The delay, lengthened by up to JITTER: never earlier than told."""
+    return spread(seconds, chance / 2 + 0.5)
+
+
 def backoff(failures: int, settings: Settings, chance: float) -> float:
     """Seconds until the next try after `failures` failures in a row (1 or more).
 
@@ -78,8 +87,8 @@ def judge(error: SyncError, *, failures: int, settings: Settings, chance: float)
     again = backoff(failures + 1, settings, chance)
     match error:
         case RateLimited():
-            pause = spread(error.retry_after, chance / 2 + 0.5)  # later than told, never earlier
-            return Verdict(pause, text, blamed=False, closed=Closed(error.scope, error.retry_after, error.reason))
+            closed = Closed(error.scope, error.retry_after, error.reason, error.given)
+            return Verdict(later(error.retry_after, chance), text, blamed=False, closed=closed)
         case GrantRevoked():
             return Verdict(REVOKED_RECHECK.total_seconds(), text, blamed=True, account_state=AccountState.NEEDS_REAUTH)
         case AccountUnusable():
@@ -87,7 +96,7 @@ def judge(error: SyncError, *, failures: int, settings: Settings, chance: float)
         case OperatorFault():
             pause = OPERATOR_PAUSE.total_seconds()
             return Verdict(
-                spread(pause, chance / 2 + 0.5),
+                later(pause, chance),
                 text,
                 blamed=False,
                 closed=Closed(error.scope, pause, error.reason),
@@ -122,15 +131,16 @@ def rest(
     """
     if success:
         return None
-    if not attempted:
-        return cause if account_state == AccountState.CONNECTED else account_state
     if verdict is None:
-        return str(state) if state is not None else None
+        waits = cause if account_state == AccountState.CONNECTED else account_state
+        return waits if not attempted or state is None else str(state)
     if verdict.account_state is not None:
         return str(verdict.account_state)
+    if verdict.state is not None:
+        return str(verdict.state)
     if verdict.closed is not None:
         return "cooldown"
-    return str(verdict.state) if verdict.state is not None else "backoff"
+    return "backoff" if verdict.blamed else "budget"
 
 
 def starts_over(

@@ -10,7 +10,7 @@ import functools
 import gc
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -25,11 +25,15 @@ from db.repositories import accounts, events, ledger, units
 from db.repositories.events import StagedRow
 from db.repositories.units import DueCalendar, StartedUnit
 from db.session import Database, is_connection_loss
-from tenantsync.calendars import settling
+from tenantsync.calendars import admission, settling
 from tenantsync.calendars.adapters import Adapters
+from tenantsync.calendars.admission import NO_PROBES, Admitted
 from tenantsync.calendars.logins import Logins
+from tenantsync.calendars.probing import CooledScope
 from tenantsync.calendars.provider import CalendarProvider, Credentials
 from tenantsync.calendars.runs import RunLost, Storage, UnitOutcome, run_unit
+from tenantsync.limits.service import Allowances
+from tenantsync.outbound import Allowance
 from tenantsync.vault import Vault
 
 log = structlog.get_logger(__name__)
@@ -40,6 +44,8 @@ PATIENCE = 2.0  # seconds that a batch waits for its slow units
 SETTLE_EVERY = 0.25  # seconds; what has finished by then is written without waiting for the rest
 STRAGGLERS = 400  # slow units that a process carries before its batches wait for them
 GARBAGE_AFTER = 20_000  # new objects; at Python's 700 the search through a batch in flight takes a third of the CPU
+HAND_BACK_WITHIN = 2.0  # seconds; where Postgres is away the leases end instead
+LAST_WAIT = 0.5  # seconds before its deadline at which a run stops to wait for its budget
 WRITE_TRIES = 5  # over about 6 s: a restart of Postgres is survived, a longer outage ends with the lease
 
 
@@ -56,6 +62,8 @@ class Runner:
         self._active: dict[UUID, tuple[int, asyncio.Task[UnitOutcome]]] = {}
         self._batches: set[UUID] = set()
         self._stragglers: set[asyncio.Task[None]] = set()
+        self._under_way: dict[Future[Mapping[str, int]], Sequence[tuple[UUID, int]]] = {}
+        self._closing = threading.Event()
         self._stopping = threading.Event()
         gc.set_threshold(GARBAGE_AFTER, *gc.get_threshold()[1:])
         self._loop = asyncio.new_event_loop()
@@ -63,19 +71,43 @@ class Runner:
         self._loop_thread.start()
         self._adapters = self._in_loop(Adapters.open(settings)).result()
         self._logins = Logins(self._vault, self._adapters)
+        self._allowances = Allowances(settings, database, holder=worker, run=self._write)
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._heart.start()
 
     def run_batch(self, batch_id: UUID, lane: Lane, pairs: Sequence[tuple[UUID, int]]) -> Mapping[str, int]:
         """Run the units of a message; returns counts. Units whose fence is gone are left alone."""
-        return self._in_loop(self._run_batch(batch_id, lane, pairs)).result()
+        batch = self._in_loop(self._run_batch(batch_id, lane, pairs))
+        self._under_way[batch] = pairs
+        try:
+            return batch.result()
+        except CancelledError:
+            return {"units": 0}  # `stop` gave it up
+        finally:
+            self._under_way.pop(batch, None)
+
+    def stop(self, grace: float) -> None:
+        """Begin no more, finish what finishes within `grace` seconds, hand the rest back. Bounded without Postgres too.
+
+        Leases are renewed meanwhile. Batches that wait for their units end with them.
+        """
+        self._closing.set()
+        self._in_loop(self._drain(grace)).result(grace + 3 * HAND_BACK_WITHIN)
+        under_way = dict(self._under_way)
+        _, stuck = wait(under_way, timeout=HAND_BACK_WITHIN)
+        for batch in stuck:
+            batch.cancel()
+        left = [pair for batch in stuck for pair in under_way[batch]]
+        self._in_loop(self._give_up(left)).result(2 * HAND_BACK_WITHIN)
 
     def close(self, grace: float) -> None:
-        """Finish what finishes within `grace` seconds, hand the rest back, and stop."""
-        self._stopping.set()
+        """As `stop`, and free everything."""
         try:
-            self._in_loop(self._drain(grace)).result(grace + 10)
+            self.stop(grace)
+            self._in_loop(self._adapters.close()).result(HAND_BACK_WITHIN)
+            self._in_loop(self._allowances.close()).result(HAND_BACK_WITHIN)
         finally:
+            self._stopping.set()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop_thread.join(5)
             if not self._loop_thread.is_alive():
@@ -87,12 +119,16 @@ class Runner:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _run_batch(self, batch_id: UUID, lane: Lane, pairs: Sequence[tuple[UUID, int]]) -> Mapping[str, int]:
-        started = await self._write(lambda: self._start(batch_id, pairs))
+        started = [] if self._closing.is_set() else await self._write(lambda: self._start(batch_id, pairs))
+        if self._closing.is_set():
+            await self._give_up(list(pairs))
+            return {"units": 0}
         if not started:
             return {"units": 0}
         self._batches.add(batch_id)
         try:
-            tasks = {self._launch(unit) for unit in started}
+            admitted = await self._admit(started, lane)
+            tasks = {self._launch(unit, admitted.probes.get(unit.unit_id, NO_PROBES)) for unit in admitted.units}
             left = await self._settle(tasks, patience=PATIENCE if lane == Lane.SYNC else None)
             if left:
                 straggling = asyncio.ensure_future(self._settle_stragglers(left))
@@ -113,12 +149,18 @@ class Runner:
         reach("start.committed", units=pairs, started=started)
         return started
 
+    async def _admit(self, started: Sequence[StartedUnit], lane: Lane) -> Admitted:
+        bulk = lane != Lane.SYNC
+        admitted = await self._write(lambda: admission.admit(self._database, self._allowances, started, bulk=bulk))
+        self._allowances.credit(admitted.grants, bulk=bulk)
+        return admitted
+
     def _close_batch(self, batch_id: UUID, result: Mapping[str, int]) -> None:
         with self._database.statement() as connection:
             ledger.close_batch(connection, batch_id=batch_id, result=result)
 
-    def _launch(self, unit: StartedUnit) -> asyncio.Task[UnitOutcome]:
-        task = self._loop.create_task(run_unit(unit, self))
+    def _launch(self, unit: StartedUnit, probes: frozenset[CooledScope]) -> asyncio.Task[UnitOutcome]:
+        task = self._loop.create_task(run_unit(unit, self, probes))
         self._active[unit.unit_id] = (unit.fence, task)
         task.add_done_callback(functools.partial(self._forget_without_outcome, unit))
         return task
@@ -195,10 +237,17 @@ class Runner:
         left = [(unit_id, fence) for unit_id, (fence, _) in self._active.items()]
         for _, task in self._active.values():
             task.cancel()
-        if left:
-            log.info("units_handed_back", units=len(left))
-            await self._write(lambda: self._hand_back(left))
-        await self._adapters.close()
+        await self._give_up(left)
+
+    async def _give_up(self, pairs: list[tuple[UUID, int]]) -> None:
+        """Hand units back, if Postgres answers soon."""
+        if not pairs:
+            return
+        try:
+            await asyncio.wait_for(self._write(lambda: self._hand_back(pairs)), HAND_BACK_WITHIN)
+            log.info("units_handed_back", units=len(pairs))
+        except (SQLAlchemyError, TimeoutError) as error:
+            log.warning("units_not_handed_back", units=len(pairs), error=type(error).__name__)
 
     def _hand_back(self, pairs: list[tuple[UUID, int]]) -> None:
         reach("back.asked", units=pairs)
@@ -210,6 +259,7 @@ class Runner:
         """Renew the leases of everything that runs here, three times in the length of a lease."""
         pause = self.settings.sync_lease.total_seconds() / 3
         while not self._stopping.wait(pause):
+            self._renew_holds()
             held = {unit_id: fence for unit_id, (fence, _) in list(self._active.items())}
             if not held and not self._batches:
                 continue
@@ -229,6 +279,12 @@ class Runner:
             for unit_id in lost:
                 self._loop.call_soon_threadsafe(functools.partial(self._stop_run, unit_id, held[unit_id]))
 
+    def _renew_holds(self) -> None:
+        try:
+            self._allowances.holds.renew(self._loop)
+        except SQLAlchemyError as error:
+            log.warning("holds_not_renewed", error=type(error).__name__)
+
     def _stop_run(self, unit_id: UUID, fence: int) -> None:
         current = self._active.get(unit_id)
         if current is not None and current[0] == fence:
@@ -242,6 +298,14 @@ class Runner:
 
     def credentials(self, calendar: DueCalendar) -> Credentials:
         return self._logins.open(calendar, persist=functools.partial(self._keep_token, calendar))
+
+    def allowance(self, calendar: DueCalendar, lane: Lane, deadline: float) -> Allowance:
+        return self._allowances.of(
+            provider=calendar.provider,
+            identity=calendar.identity,
+            bulk=lane != Lane.SYNC,
+            deadline=deadline - LAST_WAIT,
+        )
 
     async def _keep_token(self, calendar: DueCalendar, token: str, expires_at: datetime) -> None:
         sealed = self._vault.seal(

@@ -20,9 +20,10 @@ from db.repositories.units import DueCalendar, StartedUnit
 from db.states import AccountState, CalendarState
 from tenantsync import clock
 from tenantsync.calendars import rules
+from tenantsync.calendars.probing import CooledScope, half_open
 from tenantsync.calendars.provider import CalendarProvider, ChangesWanted, Credentials, Page
-from tenantsync.errors import AccountUnusable, CursorVoid, GrantRevoked, RateLimited, SyncError, Transient
-from tenantsync.outbound import Meter
+from tenantsync.errors import AccountUnusable, CursorVoid, GrantRevoked, OverBudget, RateLimited, SyncError, Transient
+from tenantsync.outbound import Allowance, Meter
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +56,10 @@ class Tools(Protocol):
     def provider(self, name: str) -> CalendarProvider: ...
 
     def credentials(self, calendar: DueCalendar) -> Credentials: ...
+
+    def allowance(self, calendar: DueCalendar, lane: Lane, deadline: float) -> Allowance:
+        """What a run of the calendar may send until `deadline`, a moment of the loop's clock."""
+        ...
 
 
 @dataclass(slots=True)
@@ -95,6 +100,8 @@ class UnitOutcome:
     started_at: datetime
     calendars: list[CalendarOutcome]
     fetch_ms: int = 0
+    probes: frozenset[CooledScope] = frozenset()
+    """The scopes that this run tried for everybody else."""
 
     @property
     def to_merge(self) -> bool:
@@ -109,22 +116,26 @@ class NeedsBulk(Exception):
     """The answer is too large for the sync lane."""
 
 
-async def run_unit(unit: StartedUnit, tools: Tools) -> UnitOutcome:
-    """Fetch all due calendars of a unit. Failures become outcomes; only RunLost and cancellation come through."""
+async def run_unit(unit: StartedUnit, tools: Tools, probes: frozenset[CooledScope] = frozenset()) -> UnitOutcome:
+    """Fetch all due calendars of a unit. Failures become outcomes; only RunLost and cancellation come through.
+
+    `probes`: scopes that were closed, for which this run tries whether they are open again.
+    """
     started_at, began = clock.now(), clock.monotonic()
-    run = _Run(unit, tools)
+    run = _Run(unit, tools, probes)
     if len(unit.calendars) == 1:
         outcomes = [await run.calendar(unit.calendars[0])]
     else:
         outcomes = list(await asyncio.gather(*(run.calendar(calendar) for calendar in unit.calendars)))
-    return UnitOutcome(unit, started_at, outcomes, int((clock.monotonic() - began) * 1000))
+    return UnitOutcome(unit, started_at, outcomes, int((clock.monotonic() - began) * 1000), probes)
 
 
 class _Run:
     """What the calendars of one run share: a deadline, and per account a login, a gate and a reason to stop."""
 
-    def __init__(self, unit: StartedUnit, tools: Tools) -> None:
+    def __init__(self, unit: StartedUnit, tools: Tools, probes: frozenset[CooledScope]) -> None:
         self._lane = unit.lane
+        self._probe_gate = asyncio.Semaphore(1) if probes else None
         self._tools = tools
         self._settings = tools.settings
         settings = self._settings
@@ -139,18 +150,26 @@ class _Run:
     async def calendar(self, calendar: DueCalendar) -> CalendarOutcome:
         chance = random.random()  # noqa: S311 — spreads load, guards nothing
         gate = self._gates.setdefault(calendar.account_id, asyncio.Semaphore(CALENDARS_AT_ONCE))
+        if self._probe_gate is not None and half_open(calendar):
+            gate = self._probe_gate
         async with gate:
             skipped = _skip(calendar, chance)
             return skipped or await self._fetch(calendar, chance)
 
     async def _fetch(self, calendar: DueCalendar, chance: float) -> CalendarOutcome:
-        meter = Meter()
+        meter = Meter(self._tools.allowance(calendar, self._lane, self._deadline))
         fetch = _Fetch(calendar, self._lane, self._tools, meter)
         try:
             async with asyncio.timeout_at(self._deadline):
                 outcome = await fetch.run(self._login(calendar), chance)
         except NeedsBulk:
             outcome = CalendarOutcome(calendar, 0.0, attempted=False, bulk=True)
+            outcome.state = _after_void(calendar, fetch.void)
+        except OverBudget as error:
+            self._stopped[calendar.account_id] = error
+            outcome = CalendarOutcome(
+                calendar, rules.later(error.retry_after, chance), attempted=False, reason="budget"
+            )
             outcome.state = _after_void(calendar, fetch.void)
         except RunLost:
             raise
@@ -192,7 +211,7 @@ def _skip(calendar: DueCalendar, chance: float) -> CalendarOutcome | None:
     if calendar.account_state != AccountState.CONNECTED:
         return CalendarOutcome(calendar, rules.REVOKED_RECHECK.total_seconds(), attempted=False)
     if calendar.cooldown is not None:
-        return CalendarOutcome(calendar, rules.spread(calendar.cooldown, chance / 2 + 0.5) + 0.1, attempted=False)
+        return CalendarOutcome(calendar, rules.later(calendar.cooldown, chance) + 0.1, attempted=False)
     return None
 
 

@@ -1,6 +1,6 @@
 """Writing down what runs found: quiet ones many at a time, changed ones in a transaction each."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,11 +11,11 @@ from sqlalchemy.exc import DataError
 from config.settings import Settings
 from db.ids import new_id
 from db.racepoints import reach
-from db.repositories import accounts, events, ledger, scopes, units
+from db.repositories import accounts, events, ledger, units
 from db.repositories.events import Merged, StagedRow
 from db.session import Database
 from tenantsync import clock
-from tenantsync.calendars import rules
+from tenantsync.calendars import closing, rules
 from tenantsync.calendars.runs import CalendarOutcome, RunLost, UnitOutcome
 
 log = structlog.get_logger(__name__)
@@ -202,8 +202,8 @@ def _calendar_record(outcome: CalendarOutcome, merged: Merged | None) -> dict[st
     }
 
 
-def _consequences(connection: Connection, outcomes: Iterable[UnitOutcome]) -> None:
-    """What failures mean beyond their calendar: the account's state, closed scopes, an alarm."""
+def _consequences(connection: Connection, outcomes: Sequence[UnitOutcome]) -> None:
+    """What failures mean beyond their calendar: the account's state, closed scopes, an alarm; and what probes found."""
     changes, closed = [], []
     for calendar in (failed for outcome in outcomes for failed in outcome.failed):
         verdict, about = calendar.verdict, calendar.calendar
@@ -219,21 +219,14 @@ def _consequences(connection: Connection, outcomes: Iterable[UnitOutcome]) -> No
                 }
             )
         if verdict.closed is not None:
-            scope_id = str(about.account_id) if verdict.closed.scope == "account" else about.provider
-            closed.append(
-                {
-                    "scope": verdict.closed.scope,
-                    "scope_id": scope_id,
-                    "seconds": verdict.closed.seconds,
-                    "reason": verdict.closed.reason,
-                }
-            )
+            closed.append(closing.as_row(verdict.closed, about))
         if verdict.alarm:
             log.error("operator_needed", error=verdict.error, provider=about.provider)
     if changes:
         accounts.change_states(connection, changes)
+    closing.settle_probes(connection, outcomes)
     if closed:
-        scopes.close(connection, closed)
+        closing.close(connection, closed)
 
 
 def _steps(task_id: UUID, outcome: UnitOutcome, apply_ms: int) -> list[dict[str, Any]]:

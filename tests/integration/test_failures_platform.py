@@ -278,7 +278,8 @@ class TestOperatorsFaults:
         assert fleet.calendar(dav)["runs"] >= 2
         google.clear_faults()
         fleet.execute(REOPEN)
-        fleet.sync()
+        fleet.sync()  # one run tries for all,
+        fleet.sync()  # and then they all go on
         for tenant, account in crowd:
             events_equal_truth(fleet, tenant, google, account.email, account.email)
 
@@ -308,7 +309,8 @@ class TestOperatorsFaults:
         assert google.requests() == []
         assert fleet.calendar(dav)["runs"] >= 2
         fleet.execute(REOPEN)
-        fleet.sync()
+        fleet.sync()  # one run tries for all,
+        fleet.sync()  # and then they all go on
         for tenant, account in crowd:
             events_equal_truth(fleet, tenant, google, account.email, account.email)
 

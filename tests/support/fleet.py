@@ -39,6 +39,11 @@ def make_settings(database_url: str, **overrides: object) -> Settings:
         "google_client_id": "stand-in-client",
         "google_client_secret": "stand-in-secret",
         "outbound_allowed_networks": "127.0.0.0/8",
+        # Tests of limits set their own; the others must not wait for any.
+        "google_quota_per_minute": 10_000_000,
+        "google_user_quota_per_minute": 1_000_000,
+        "caldav_server_quota_per_minute": 1_000_000,
+        "caldav_server_concurrency": 1_000,
     }
     return load_settings(_env_file=None, **(values | overrides))
 

@@ -1,0 +1,1 @@
+"""Requests that the fleet may send: how many in a time, and how many at a time."""
