@@ -20,7 +20,7 @@ from sqlalchemy import Connection, text
 from db.ids import new_id
 from db.rows import as_json
 
-FLEET_QUERIES = ("BOOKS", "PAUSES", "SWEEP")
+FLEET_QUERIES = ("BOOKS", "SWEEP", "LAST_RESULT")
 
 AHEAD = timedelta(seconds=5)
 """Longer than it takes to commit the row; what ends in between still sees the old rule, and is right."""
@@ -73,11 +73,9 @@ select coalesce(sum(slots), 0)::bigint from swept
 
 LAST_RESULT = text("""
 select result, extract(epoch from now() - completed_at)::float8 as age from worker.tasks
- where kind = :kind and due_at is not null and status = 'completed' and result is not null
+ where kind = 'ledger.audit' and due_at is not null and status = 'completed' and result is not null
  order by due_at desc limit 1
 """)
-
-MOMENT = text("select clock_timestamp()")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +152,7 @@ def sweep(connection: Connection, seen: Sequence[tuple[UUID, datetime]]) -> int:
     return int(connection.execute(SWEEP, {"seen": rows}).scalar_one())
 
 
-def last_result(connection: Connection, *, kind: str) -> tuple[dict[str, Any], float] | None:
-    """(result, seconds since) of the last completed occurrence of a periodic job."""
-    row = connection.execute(LAST_RESULT, {"kind": kind}).first()
+def last_result(connection: Connection) -> tuple[dict[str, Any], float] | None:
+    """(result, seconds since) of the last audit that was completed."""
+    row = connection.execute(LAST_RESULT).first()
     return None if row is None else (row.result, row.age)
-
-
-def moment(connection: Connection) -> datetime:
-    """The database's clock."""
-    now: datetime = connection.execute(MOMENT).scalar_one()
-    return now

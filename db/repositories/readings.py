@@ -22,6 +22,9 @@ FLEET_QUERIES = (
 )
 
 FLEET = text("""
+with audit as (  -- tenantsync/accounting: its last occurrence that is over
+  select result, completed_at from worker.tasks
+   where kind = 'ledger.audit' and due_at is not null and status = 'completed' order by due_at desc limit 1)
 select (select count(*) from sync.tenants) as tenants,
        (select count(*) from sync.units) as units,
        (select count(*) from sync.units where state in ('dispatched', 'running')) as in_flight,
@@ -31,6 +34,11 @@ select (select count(*) from sync.tenants) as tenants,
          where next_due_at <= now() and state = 'idle') as oldest_due,
        (select count(*) from mirror.outbox) as outbox,
        (select coalesce(extract(epoch from now() - min(queued_at)), 0)::float8 from mirror.outbox) as oldest_unsent,
+       (select coalesce(extract(epoch from now() - min(due_at)), 0)::float8 from worker.tasks
+         where due_at is not null and status in ('pending', 'processing')) as oldest_occurrence,
+       coalesce((select (result ->> 'missing')::bigint from audit), 0) as missing,
+       coalesce((select (result ->> 'doubled')::bigint from audit), 0) as doubled,
+       coalesce((select extract(epoch from now() - completed_at) from audit), 0)::float8 as ledger_age,
        (select count(*) from mirror.parked_rows) as parked_rows,
        (select count(*) from sync.quarantined_items) as set_aside,
        (select count(*) from sync.accounts where state = 'needs_reauth') as needs_reauth,
@@ -70,7 +78,9 @@ select m.id, m.scope, m.worker_id, m.tenant_id, m.cpu_usage, m.memory_usage, m.a
 """)
 
 TENANTS = text("""
-select t.tenant_id, t.name, t.paused, t.pause_reason,
+select t.tenant_id, t.name, t.paused, t.pause_reason, t.isolated_until, t.isolated_reason,
+       (select z.paused_by from sync.pauses z where z.tenant_id = t.tenant_id and z.resumed_at is null) as paused_by,
+       (select z.paused_at from sync.pauses z where z.tenant_id = t.tenant_id and z.resumed_at is null) as paused_at,
        (select count(*) from sync.units u where u.tenant_id = t.tenant_id) as units,
        (select count(*) from sync.calendars c where c.tenant_id = t.tenant_id and c.state <> 'removed') as calendars,
        (select count(*) from sync.calendars c
@@ -94,7 +104,8 @@ select scope, scope_id, reason, extract(epoch from until - now())::float8 as sec
 """)
 
 PARKED_UNITS = text("""
-select u.unit_id, u.tenant_id, t.name as tenant, w.name as workspace, u.parked_reason
+select u.unit_id, u.tenant_id, t.name as tenant, w.name as workspace, u.parked_reason,
+       case when isfinite(u.next_due_at) then u.next_due_at end as tried_again_at
   from sync.units u
   join sync.tenants t on t.tenant_id = u.tenant_id
   join sync.workspaces w on w.workspace_id = u.unit_id and w.tenant_id = u.tenant_id

@@ -1,13 +1,15 @@
 """`tenantsync status`"""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from db.repositories import readings
+from db.repositories import accounting, readings
 from tenantsync.cli.common import JsonFlag, ago, answering, opened, say, table, the_tenant
 
 SHOWN = 20
+AILING = ("paused", "isolated_until", "failing", "broken_accounts")
 
 
 def status(
@@ -23,8 +25,45 @@ def status(
                 "tenants": readings.tenants(connection, tenant_id=tenant_id, limit=10_000),
                 "cooldowns": readings.cooldowns(connection, limit=1000),
                 "parked_units": readings.parked_units(connection, limit=1000),
+                "ledger": _ledger(accounting.last_result(connection)),
             }
         say(seen, _for_people(seen), as_json=json)
+
+
+def _ledger(last: tuple[dict[str, Any], float] | None) -> dict[str, Any] | None:
+    """What the last audit of the ledger found, and how many seconds ago; None before the first."""
+    if last is None:
+        return None
+    result, age = last
+    shown = ("expected", "accounted", "in_flight", "missing", "doubled", "checked", "names")
+    return {"age": age, **{name: result[name] for name in shown}}
+
+
+def _ledger_line(ledger: dict[str, Any] | None) -> str:
+    if ledger is None:
+        return "ledger:   not audited yet"
+    line = f"ledger:   {ledger['expected']} expected, {ledger['accounted']} accounted, {ledger['missing']} missing"
+    doubled = f", {ledger['doubled']} doubled" if ledger["doubled"] else ""
+    names = [
+        f"\n          {one.get('unit') or one.get('entry')} at {one['tick']}: {one['why']}" for one in ledger["names"]
+    ]
+    return f"{line}{doubled} (checked {ago(ledger['age'])} ago){''.join(names)}"
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _who(tenant: dict[str, Any]) -> str:
+    """A tenant's name, with what an operator or the fleet did to it."""
+    name: str = tenant["name"]
+    if tenant["paused"]:
+        by = f" by {tenant['paused_by'].rpartition(':')[2]}" if tenant["paused_by"] else ""
+        since = f" on {_utc(tenant['paused_at'])}" if tenant["paused_at"] else ""
+        name += f" (paused{by}{since}: {tenant['pause_reason']})"
+    if tenant["isolated_until"]:
+        name += f" (isolated until {_utc(tenant['isolated_until'])}: {tenant['isolated_reason']})"
+    return name
 
 
 def _for_people(seen: dict[str, Any]) -> str:
@@ -46,6 +85,7 @@ def _for_people(seen: dict[str, Any]) -> str:
             f"{fleet['set_aside']} items set aside"
         ),
         f"requests: {fleet['api_calls']} so far; {saved} saved against full syncs",
+        _ledger_line(seen["ledger"]),
         "",
         table(
             ("worker", "queues", "slots", "active", "cpu %", "memory %", "last heard"),
@@ -65,15 +105,13 @@ def _for_people(seen: dict[str, Any]) -> str:
         if seen["workers"]
         else "No worker has been heard of.\n",
     ]
-    ailing = [one for one in seen["tenants"] if one["paused"] or one["failing"] or one["broken_accounts"]] or seen[
-        "tenants"
-    ][:SHOWN]
+    ailing = [one for one in seen["tenants"] if any(one[name] for name in AILING)] or seen["tenants"][:SHOWN]
     parts.append(
         table(
             ("tenant", "calendars", "failing", "broken accounts", "events", "unsent", "stalest"),
             [
                 (
-                    one["name"] + (f" (paused: {one['pause_reason']})" if one["paused"] else ""),
+                    _who(one),
                     one["calendars"],
                     one["failing"],
                     one["broken_accounts"],
@@ -92,6 +130,12 @@ def _for_people(seen: dict[str, Any]) -> str:
         for one in seen["cooldowns"][:SHOWN]
     ]
     parts += [
-        f"parked: {one['tenant']}/{one['workspace']}: {one['parked_reason']}" for one in seen["parked_units"][:SHOWN]
+        f"parked: {one['tenant']}/{one['workspace']}: {one['parked_reason']}{_canary(one)}"
+        for one in seen["parked_units"][:SHOWN]
     ]
     return "\n".join(parts)
+
+
+def _canary(parked: dict[str, Any]) -> str:
+    again = parked["tried_again_at"]
+    return f"; tried again at {_utc(again)}" if again else "; waits for `tenantsync parked retry`"

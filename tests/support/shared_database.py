@@ -12,8 +12,10 @@ from sandbox.servers.postgres import Postgres
 
 TEMPLATE = "template_tenantsync"
 EMPTY = """
-truncate sync.tenants, sync.cooldowns, sync.events, sync.tombstones, sync.quarantined_items, sync.staged_events,
-  mirror.outbox, mirror.parked_rows, worker.tasks, worker.execution_logs, worker.workers, worker.task_keys cascade
+truncate sync.tenants, sync.policies, sync.cooldowns, sync.events, sync.tombstones, sync.quarantined_items,
+  sync.staged_events,
+  mirror.outbox, mirror.parked_rows, worker.tasks, worker.execution_logs, worker.workers, worker.task_keys,
+  worker.schedules cascade
 """
 _numbers = count(1)
 
