@@ -1,34 +1,38 @@
-"""The whole timetable. Every entry is a wake-up: what is to be done, and whether, stands in Postgres.
+"""The whole timetable: what is rung every second, and what is owed at its time.
 
-A wake-up expires, so that those of an outage do not pile up; and however many beats send one, the work
-behind it happens once. Task names and queues are part of the surface (docs/architecture.md).
+A wake-up says "look": what is to be done, and whether, stands in Postgres, so that it may be lost, doubled or late.
+An occurrence is a row of the ledger, once for each entry and tick, however many beats ring; a missed one is caught
+up or skipped by its entry's policy (`config/timetable.py`). Task names and queues are part of the surface
+(docs/architecture.md). A new occurrence is a line here and a task in tasks/maintenance.py.
 """
 
 from datetime import timedelta
+from typing import Any
 
 from config.queues import Queue
+from config.timetable import Entry
 
-EXPIRES = 10  # seconds; long enough for clocks of two machines that differ, short enough that nothing piles up
-
-BEAT_SCHEDULE = {
+WAKE_UPS: dict[str, dict[str, Any]] = {
     "dispatch": {
         "task": "sync.dispatch",
         "schedule": timedelta(seconds=1),
-        "options": {"queue": Queue.WAKEUPS.value, "expires": EXPIRES},
+        "options": {"queue": Queue.WAKEUPS.value},
     },
     "drain-mirror": {
         "task": "mirror.drain",
         "schedule": timedelta(seconds=1),
-        "options": {"queue": Queue.MIRROR.value, "expires": EXPIRES},
+        "options": {"queue": Queue.MIRROR.value},
     },
-    "collect-metrics": {
-        "task": "metrics.collect",
-        "schedule": timedelta(seconds=15),
-        "options": {"queue": Queue.MAINTENANCE.value, "expires": EXPIRES},
+    "tick": {
+        "task": "schedule.tick",
+        "schedule": timedelta(seconds=1),
+        "options": {"queue": Queue.WAKEUPS.value},
     },
-    "clean-up": {
-        "task": "retention.cleanup",
-        "schedule": timedelta(minutes=1),
-        "options": {"queue": Queue.MAINTENANCE.value, "expires": EXPIRES},
-    },
+}
+
+OCCURRENCES: dict[str, Entry] = {
+    "clean-up": Entry("retention.cleanup", every=timedelta(hours=1), policy="latest"),
+    "collect-metrics": Entry("metrics.collect", every=timedelta(seconds=15), policy="skip"),
+    "audit-ledger": Entry("ledger.audit", every=timedelta(seconds=15), policy="skip"),
+    "write-freshness": Entry("metrics.freshness", every=timedelta(minutes=5), policy="latest"),
 }

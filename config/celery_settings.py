@@ -22,7 +22,7 @@ def hard_limits(settings: Settings) -> dict[Lane, int]:
         Lane.SYNC: settings.sync_unit_deadline,
         Lane.BULK: settings.sync_bulk_deadline,
         Lane.QUARANTINE: settings.sync_bulk_deadline,
-        Lane.ISOLATED: settings.sync_unit_deadline,
+        Lane.ISOLATED: settings.sync_isolated_deadline,
     }
     return {lane: int(deadline.total_seconds()) + HARD_LIMIT_MARGIN for lane, deadline in deadlines.items()}
 
@@ -65,7 +65,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_proc_alive_timeout": 30,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        "beat_scheduler": "celery.beat:Scheduler",
+        "beat_scheduler": "tasks.beat:Metronome",
         "beat_max_loop_interval": 1,
         "enable_utc": True,
         "timezone": "UTC",

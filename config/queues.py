@@ -7,7 +7,7 @@ class Queue(StrEnum):
     """A Celery queue. A worker names the ones it serves with `-Q`; without `-Q` it serves them all."""
 
     WAKEUPS = "wakeups"
-    """Ticks from beat: short, expiring, and never behind real work."""
+    """Wake-ups from beat: short, few, and never behind real work."""
     SYNC = "sync"
     """Batches of units that are expected to be quiet or nearly so."""
     BULK = "bulk"
@@ -39,7 +39,6 @@ ROUTES = {
     "sync.dispatch": Queue.WAKEUPS,
     "sync.run_batch": Queue.SYNC,  # each batch says which lane's queue it goes to
     "mirror.drain": Queue.MIRROR,
-    "retention.cleanup": Queue.MAINTENANCE,
-    "metrics.collect": Queue.MAINTENANCE,
+    "schedule.tick": Queue.WAKEUPS,
 }
-"""The queue of each task, by the task's name."""
+"""The queue of each task that is no occurrence, by the task's name; an occurrence's stands in beat_schedule.py."""

@@ -109,11 +109,14 @@ class World:
             name, options, lambda: self.heard_of(node), environment=environment, timeout=WORKER_READY
         )
 
-    def start_beat(self, name: str = "beat") -> ManagedProcess:
+    def start_beat(self, name: str = "beat", *, environment: dict[str, str] | None = None) -> ManagedProcess:
         """Celery beat, running when it says so in its log."""
         log = self.folder / f"{name}.log"
         return self._start_celery(
-            name, ["beat"], lambda: log.exists() and "beat_started" in log.read_text(errors="replace")
+            name,
+            ["beat"],
+            lambda: log.exists() and "beat_started" in log.read_text(errors="replace"),
+            environment=environment,
         )
 
     def start_flower(self) -> ManagedProcess:
@@ -124,13 +127,15 @@ class World:
         return self._start_celery("flower", options, lambda: _answers(url))
 
     def start_all(self) -> None:
-        """The usual set: a worker for batches, one for bulk work, one for the house, beat and Flower."""
-        with ThreadPoolExecutor(5) as threads:
+        """The usual set: workers for batches, bulk work, what kills workers, and the house; two beats; Flower."""
+        with ThreadPoolExecutor(7) as threads:
             starts = [
                 threads.submit(self.start_worker, "sync", "sync", concurrency=2),
-                threads.submit(self.start_worker, "bulk", "bulk,quarantine,isolated", concurrency=2),
+                threads.submit(self.start_worker, "bulk", "bulk", concurrency=2),
+                threads.submit(self.start_worker, "apart", "quarantine,isolated", concurrency=2),
                 threads.submit(self.start_worker, "house", "wakeups,mirror,maintenance", concurrency=3),
                 threads.submit(self.start_beat),
+                threads.submit(self.start_beat, "beat-2"),
                 threads.submit(self.start_flower),
             ]
             for start in starts:
@@ -143,21 +148,21 @@ class World:
 
     def keep_alive(self) -> None:
         """From now on restart Celery processes that die, as an orchestrator would; `revived` names them."""
-        watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
         self._watching.set()
-        watcher.start()
-        self._stack.callback(watcher.join)
+        for name in self.processes:  # a watcher each: one that takes long to start holds up no other
+            watcher = threading.Thread(target=self._watch, args=(name,), name=f"watcher-{name}", daemon=True)
+            watcher.start()
+            self._stack.callback(watcher.join)
         self._stack.callback(self._watching.clear)
 
-    def _watch(self) -> None:
+    def _watch(self, name: str) -> None:
+        process = self.processes[name]
+        ready, timeout = self._ready[name]
         while self._watching.is_set():
-            for name, process in self.processes.items():
-                if process.alive or not self._watching.is_set():
-                    continue
+            if not process.alive and self._watching.is_set():
                 process.kill()
-                ready, timeout = self._ready[name]
                 with suppress(ServerFailed):
-                    process.start(ready, timeout=timeout)
+                    process.start(lambda: not self._watching.is_set() or ready(), timeout=timeout)
                     self.revived.append(name)
             time.sleep(WATCH)
 

@@ -4,11 +4,11 @@ import sys
 
 from celery import Celery
 
-from beat_schedule import BEAT_SCHEDULE
+from beat_schedule import OCCURRENCES, WAKE_UPS
 from config.celery_settings import celery_config
 from config.settings import SettingsError, get_settings
 
-TASK_MODULES = ("tasks.sync", "tasks.mirror", "tasks.maintenance")
+TASK_MODULES = ("tasks.sync", "tasks.mirror", "tasks.schedule", "tasks.maintenance")
 
 
 def make_app() -> Celery:
@@ -18,9 +18,10 @@ def make_app() -> Celery:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(2) from None
-    app = Celery("tenantsync", include=TASK_MODULES)
+    app = Celery("tenantsync", include=TASK_MODULES, amqp="tasks.connections:PromptAmqp")
     app.conf.update(celery_config(settings))
-    app.conf.beat_schedule = BEAT_SCHEDULE
+    app.conf.task_routes |= {entry.task: {"queue": entry.queue.value} for entry in OCCURRENCES.values()}
+    app.conf.beat_schedule = WAKE_UPS
     return app
 
 

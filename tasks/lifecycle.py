@@ -13,27 +13,35 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from beat_schedule import OCCURRENCES, WAKE_UPS
 from config.log_setup import setup_logging
 from config.queues import Queue
 from config.settings import get_settings
 from db.repositories import ledger
 from db.schema import SchemaOutdated, require_current
 from db.session import Database, DatabaseUnreachable
+from tasks import stopping, watchdog
 from tasks.runtime import close_runtime, name_worker, open_database, runtime
 from tenantsync import clock
+from tenantsync.confinement import is_confined, limit_memory
 from tenantsync.mirror.supabase import MirrorError, MirrorUnavailable, Supabase
+from tenantsync.schedule.rules import refusals
 
 log = structlog.get_logger(__name__)
 
 START_ATTEMPTS = 5
+EXIT_REFUSED = 2
 EXIT_UNREACHABLE = 3
 HEARTBEAT = 1.0  # seconds
-SHUTDOWN_GRACE = 10.0  # seconds that slow units get when the process is told to stop
+
+_confined = False
 
 
 def install(app: Celery) -> None:
     """Register everything with the app."""
     app.steps["worker"].add(Heart)
+    stopping.install(app)
+    watchdog.install(app)
     signals.setup_logging.connect(_setup_logging, weak=False)
     signals.celeryd_init.connect(_before_worker, weak=False)
     signals.beat_init.connect(_before_beat, weak=False)
@@ -46,16 +54,19 @@ def _setup_logging(**_: Any) -> None:
     setup_logging(get_settings())
 
 
-def _give_up(message: str) -> None:
+def _give_up(message: str, code: int = EXIT_UNREACHABLE) -> None:
     sys.stderr.write(f"{message}\n")
     sys.stderr.flush()
     # Celery turns SystemExit inside a signal into a log line, and a worker that cannot work must not linger.
-    os._exit(EXIT_UNREACHABLE)
+    os._exit(code)
 
 
 def _before_worker(sender: str, instance: WorkController, options: dict[str, Any], **_: Any) -> None:
+    global _confined  # noqa: PLW0603 — set once, before the pool forks
     settings = get_settings()
     name_worker(sender)
+    _confined = is_confined(_served(instance.app, options))
+    _check_timetable(instance.app)
     database = open_database(settings, purpose="start-up")
     try:
         database.wait_until_reachable(attempts=START_ATTEMPTS)
@@ -69,7 +80,17 @@ def _before_worker(sender: str, instance: WorkController, options: dict[str, Any
         database.close()
 
 
+def _check_timetable(app: Celery) -> None:
+    """Refuse to start with a timetable that cannot be followed, naming every entry that is wrong."""
+    app.loader.import_default_modules()
+    ours = {name for name in app.tasks if not name.startswith("celery.")}
+    wrong = refusals(WAKE_UPS, OCCURRENCES, ours)
+    if wrong:
+        _give_up("The timetable cannot be followed:\n" + "\n".join(f"  {line}" for line in wrong), EXIT_REFUSED)
+
+
 def _before_beat(sender: Any, **_: Any) -> None:
+    _check_timetable(sender.app)
     try:
         require_broker(sender.app)
         log.info("beat_started", entries=len(sender.app.conf.beat_schedule))
@@ -110,17 +131,23 @@ def require_supabase() -> None:
 
 
 def _serves(app: Celery, options: dict[str, Any], queue: Queue) -> bool:
+    return queue.value in _served(app, options)
+
+
+def _served(app: Celery, options: dict[str, Any]) -> list[str]:
     chosen = options.get("queues")
     names = chosen.split(",") if isinstance(chosen, str) else chosen
-    return queue.value in (names or list(app.amqp.queues))
+    return list(names or app.amqp.queues)
 
 
 def _after_fork(**_: Any) -> None:
-    runtime()
+    stopping.when_asked(runtime().runner.stop)
+    if _confined:
+        limit_memory(get_settings().sync_isolated_memory)
 
 
 def _before_exit(**_: Any) -> None:
-    close_runtime(SHUTDOWN_GRACE)
+    close_runtime(stopping.time_left())
 
 
 class Heart(bootsteps.StartStopStep):

@@ -1,30 +1,40 @@
-"""Cleanup and metrics."""
+"""Occurrences of the timetable: cleanup, metrics, the ledger's audit. Each is done once at a time, whoever got it."""
 
 from typing import Any
 
-from config.queues import Queue
+from beat_schedule import OCCURRENCES
+from tasks import broker
 from tasks.celery_app import app
 from tasks.runtime import runtime
+from tasks.schedule import do
+from tenantsync.accounting import service as accounting
 from tenantsync.metrics import service as metrics
 from tenantsync.retention import service as retention
 
 
 @app.task(name="retention.cleanup")
-def cleanup(**_: Any) -> None:
-    """Once an hour, whichever tick comes first: partitions, old history, old tombstones, lost wake-ups."""
+def cleanup(*, occurrence: str | None = None, **_: Any) -> None:
+    """Once an hour: partitions, old history, old tombstones, lost wake-ups."""
     ours = runtime()
-    retention.cleanup(ours.database, ours.supabase, ours.settings, worker=ours.worker)
+    do(occurrence, lambda step: retention.cleanup(ours.database, ours.supabase, ours.settings, step=step))
 
 
 @app.task(name="metrics.collect")
-def collect(**_: Any) -> None:
+def collect(*, occurrence: str | None = None, **_: Any) -> None:
     """Read the state of the fleet into worker.system_metrics."""
     ours = runtime()
-    metrics.collect(ours.database, ours.replica, queue_lengths(), worker=ours.worker)
+    do(occurrence, lambda _: metrics.collect(ours.database, ours.replica, broker.lengths(app)))
 
 
-def queue_lengths() -> dict[str, int]:
-    """Messages waiting in each queue, as the broker counts them."""
-    with app.connection_for_read() as connection:
-        channel: Any = connection.default_channel
-        return {queue.value: int(channel._size(queue.value)) for queue in Queue}  # noqa: SLF001 — kombu has no other
+@app.task(name="metrics.freshness")
+def freshness(*, occurrence: str | None = None, **_: Any) -> None:
+    """Write every tenant's freshness into worker.system_metrics."""
+    ours = runtime()
+    do(occurrence, lambda step: metrics.freshness(ours.database, ours.replica, step=step))
+
+
+@app.task(name="ledger.audit")
+def audit_ledger(*, occurrence: str | None = None, **_: Any) -> None:
+    """Reckon what was expected of every unit and entry, and name what nothing accounts for."""
+    ours = runtime()
+    do(occurrence, lambda step: accounting.reckon(ours.database, ours.settings, entries=OCCURRENCES, step=step))

@@ -62,7 +62,10 @@ class TaskKey(Base):
 
 
 class Schedule(Base):
-    """An entry of the timetable as it is followed: what `since` promises, and what became of it."""
+    """An entry of the timetable as it is followed: what it promises since when, and what became of it.
+
+    `earlier` is what the entry's former rules promised until `since`, in occurrences.
+    """
 
     __tablename__ = "schedules"
     __table_args__ = (
@@ -72,11 +75,12 @@ class Schedule(Base):
     )
 
     entry: Mapped[str] = mapped_column(primary_key=True)
-    kind: Mapped[str]
+    kind: Mapped[str] = mapped_column(unique=True)
     every: Mapped[timedelta]
     policy: Mapped[str]
     since: Mapped[datetime] = mapped_column(server_default=func.now())
     last_tick: Mapped[datetime] = mapped_column(server_default=func.now())
+    earlier: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     done: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     failed: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     skipped: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))

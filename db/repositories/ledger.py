@@ -19,8 +19,6 @@ FLEET_QUERIES = (
     "OPEN_BATCHES",
     "CLOSE_BATCH",
     "SUPERSEDE",
-    "BEGIN_OCCURRENCE",
-    "END_TASK",
     "HEARTBEAT",
     "FAREWELL",
 )
@@ -55,19 +53,6 @@ update worker.tasks set status = 'superseded', completed_at = now(), updated_at 
                  and lease_until < now() - interval '1 minute' for no key update skip locked)
 """)
 
-BEGIN_OCCURRENCE = text("""
-with key as (
-  insert into worker.task_keys (key, task_id) values (:key, :id) on conflict (key) do nothing returning task_id)
-insert into worker.tasks (id, kind, queue, status, worker_id, started_at)
-select task_id, :kind, :queue, 'processing', :worker, now() from key returning id
-""")
-
-END_TASK = text("""
-update worker.tasks
-   set status = :status, completed_at = now(), updated_at = now(), result = cast(:result as jsonb), error_log = :error
- where id = :id and status = 'processing'
-""")
-
 LOG_STEPS = text("""
 insert into worker.execution_logs (id, task_id, tenant_id, step_name, execution_time, success, details)
 select s.id, s.task_id, s.tenant_id, s.step_name, s.execution_time, s.success, s.details::jsonb
@@ -79,7 +64,7 @@ HEARTBEAT = text("""
 insert into worker.workers as w
     (worker_id, queues, slots, cpu_usage, memory_usage, active_tasks, clock_skew_ms)
 values (:worker, cast(:queues as text[]), :slots, :cpu, :memory, :active,
-        (extract(epoch from clock_timestamp() - cast(:now as timestamptz)) * 1000)::int)
+        least(greatest(extract(epoch from clock_timestamp() - cast(:now as timestamptz)) * 1000, -2e9), 2e9)::int)
 on conflict (worker_id) do update set
   queues = excluded.queues, slots = excluded.slots, cpu_usage = excluded.cpu_usage,
   memory_usage = excluded.memory_usage, active_tasks = excluded.active_tasks,
@@ -115,28 +100,6 @@ def close_batch(connection: Connection, *, batch_id: UUID, result: Mapping[str, 
 def supersede_stale(connection: Connection, *, lane: Lane) -> int:
     """Close the books on batches that never started or lost their worker; their units are due again anyway."""
     return connection.execute(SUPERSEDE, {"queue": lane.queue.value}).rowcount
-
-
-def begin_occurrence(connection: Connection, *, key: str, kind: str, queue: str, worker: str) -> UUID | None:
-    """Begin a periodic job's occurrence; None if somebody has begun it already."""
-    parameters = {"key": key, "id": new_id(), "kind": kind, "queue": queue, "worker": worker}
-    begun: UUID | None = connection.execute(BEGIN_OCCURRENCE, parameters).scalar()
-    return begun
-
-
-def end_task(
-    connection: Connection, *, task_id: UUID, result: Mapping[str, Any] | None, error: str | None = None
-) -> None:
-    """Complete a task, or fail it when there is an error."""
-    connection.execute(
-        END_TASK,
-        {
-            "id": task_id,
-            "status": "failed" if error else "completed",
-            "result": None if result is None else orjson.dumps(result).decode(),
-            "error": error,
-        },
-    )
 
 
 def log_steps(connection: Connection, steps: Sequence[Mapping[str, Any]]) -> None:

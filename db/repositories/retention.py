@@ -35,9 +35,15 @@ BURY = {
     for (table, entity, id_), unneeded in _UNNEEDED.items()
 }
 
+# An occurrence's key (entry@tick) guards for as long as its entry may come back to it: an entry that comes seldom, or
+# was not followed for months, keeps the keys near its last tick, however old they are.
 TASK_KEYS = text("""
 delete from worker.task_keys where key in (
-  select key from worker.task_keys where created_at < now() - :age order by created_at limit :n)
+  select k.key from worker.task_keys k
+   where k.created_at < now() - :age
+     and not exists (select 1 from worker.schedules s
+                      where s.entry = split_part(k.key, '@', 1) and k.created_at >= s.last_tick - :age)
+   order by k.created_at limit :n)
 """)
 
 STAGED = text("""
@@ -54,7 +60,7 @@ LEDGER = text("""
 update worker.tasks
    set status = 'superseded', completed_at = now(), updated_at = now(), error_log = 'its worker stopped'
  where id in (select id from worker.tasks
-               where status in ('pending', 'processing')
+               where status in ('pending', 'processing') and due_at is null
                  and coalesce(lease_until, updated_at + interval '1 hour') < now() - interval '1 minute'
                limit :n for no key update skip locked)
 """)
@@ -89,7 +95,7 @@ def forget_workers(connection: Connection) -> int:
 
 
 def supersede_orphans(connection: Connection) -> int:
-    """Close the ledger rows of work whose worker is gone."""
+    """Close the ledger rows of work whose worker is gone; the tick sees to the timetable's occurrences."""
     return connection.execute(LEDGER, {"n": PORTION}).rowcount
 
 

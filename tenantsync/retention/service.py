@@ -1,7 +1,4 @@
-"""Cleanup: partitions ahead and behind, expired history, old tombstones on both sides, lost wake-ups.
-
-One occurrence an hour, however many ticks arrive: the hour is the key, and whoever writes it first works.
-"""
+"""Cleanup: partitions ahead and behind, expired history, old tombstones on both sides, lost wake-ups."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -10,17 +7,14 @@ from typing import Protocol
 import structlog
 from sqlalchemy import Connection
 
-from config.queues import Queue
 from config.settings import Settings
 from db import partitions
-from db.repositories import ledger, mirroring, retention, scopes, tenants
+from db.repositories import budgets, holds, mirroring, retention, scopes, tenants
 from db.session import Database
-from tenantsync import clock
 from tenantsync.mirror.supabase import MirrorError
+from tenantsync.schedule.occurrences import Step, Unfinished, carry_on
 
 log = structlog.get_logger(__name__)
-
-KIND = "retention.cleanup"
 
 
 class Purge(Protocol):
@@ -29,40 +23,23 @@ class Purge(Protocol):
     def purge(self, before: str) -> int: ...
 
 
-def cleanup(database: Database, mirror: Purge, settings: Settings, *, worker: str) -> dict[str, int] | None:
-    """Do this hour's cleanup; None if it has been done or is being done."""
-    now = clock.now()
-    with database.transaction() as connection:
-        task_id = ledger.begin_occurrence(
-            connection,
-            key=f"{KIND}:{now:%Y-%m-%dT%H}",
-            kind=KIND,
-            queue=Queue.MAINTENANCE.value,
-            worker=worker,
-        )
-    if task_id is None:
-        return None
+def cleanup(database: Database, mirror: Purge, settings: Settings, *, step: Step = carry_on) -> dict[str, int]:
+    """Clean up, and say how much. Raises Unfinished when Supabase could not be cleaned; the rest is done then."""
     result: dict[str, int] = {}
-    error: str | None = None
+    with database.statement() as connection:
+        now = tenants.moment(connection)  # one clock for both sides, and not that of a worker: it drops whole months
+    before = now - settings.retention_tombstones
+    _clean(database, settings, result, now, step)
     try:
-        with database.statement() as connection:
-            before = tenants.moment(connection) - settings.retention_tombstones  # one clock and moment for both sides
-        _clean(database, settings, result, before)
         result["mirror_tombstones"] = mirror.purge(before.isoformat())
     except MirrorError as failure:
-        error = str(failure)
-    except Exception as failure:
-        error = type(failure).__name__
-        raise
-    finally:
-        with database.transaction() as connection:
-            ledger.end_task(connection, task_id=task_id, result=result, error=error)
+        raise Unfinished(str(failure), result) from None
     log.info("cleaned_up", **result)
     return result
 
 
-def _clean(database: Database, settings: Settings, result: dict[str, int], tombstones_before: datetime) -> None:
-    now = clock.now()
+def _clean(database: Database, settings: Settings, result: dict[str, int], now: datetime, step: Step) -> None:
+    tombstones_before = now - settings.retention_tombstones
     with database.transaction() as connection:
         result["partitions_made"] = len(partitions.ensure_ahead(connection, now=now))
     with database.transaction() as connection:
@@ -77,20 +54,24 @@ def _clean(database: Database, settings: Settings, result: dict[str, int], tombs
         "orphaned_tasks": retention.supersede_orphans,
     }
     for name, job in jobs.items():
-        result[name] = _in_portions(database, job)
+        result[name] = _in_portions(database, job, step)
     for name, once in {
         "workers": retention.forget_workers,
         "cooldowns": scopes.forget_old,
+        "budgets": budgets.forget_idle,
+        "holds": holds.forget_old,
         "turns_repaired": retention.repair_turns,
         "mirror_turns_repaired": mirroring.repair,
     }.items():
+        step()
         with database.transaction() as connection:
             result[name] = once(connection)
 
 
-def _in_portions(database: Database, job: Callable[[Connection], int]) -> int:
+def _in_portions(database: Database, job: Callable[[Connection], int], step: Step) -> int:
     total = 0
     while True:
+        step()
         with database.transaction() as connection:
             done = job(connection)
         total += done

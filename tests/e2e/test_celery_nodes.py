@@ -9,7 +9,8 @@ import pytest
 import redis
 from pytest_celery import CeleryTestSetup, RedisTestBroker
 
-from config.queues import Queue
+from beat_schedule import OCCURRENCES
+from config.queues import ROUTES, Queue
 from sandbox.google.control import GoogleControl
 from sandbox.google.specs import Fault
 from sandbox.world import World
@@ -64,7 +65,7 @@ def test_the_worker_registers_exactly_the_tasks_of_the_surface(
     registered = inspected(celery_setup).registered()[celery_worker.hostname()]
 
     ours = {name for name in registered if not name.startswith("celery.")}
-    assert ours == {"sync.dispatch", "sync.run_batch", "mirror.drain", "retention.cleanup", "metrics.collect"}
+    assert ours == set(ROUTES) | {entry.task for entry in OCCURRENCES.values()}
 
 
 def test_a_restarted_broker_that_forgot_everything_is_no_loss(
@@ -154,16 +155,3 @@ def test_messages_hold_ids_and_fences_and_nothing_else(
     assert "ya29." not in body
     assert "1//" not in body
     assert json.dumps("lane")[1:-1] in body
-
-
-def test_a_job_that_many_beats_ask_for_is_done_once(world: World, celery_setup: CeleryTestSetup) -> None:
-    for _ in range(6):
-        celery_setup.app.send_task("retention.cleanup", queue=Queue.MAINTENANCE.value)
-
-    jobs = "select count(*) from worker.tasks where kind = 'retention.cleanup' and status = 'completed'"
-    eventually(lambda: ask(world, jobs)[0][0] >= 1, "cleanup runs")
-    eventually(
-        lambda: redis.Redis.from_url(world.valkey.url(0)).llen("tenantsync:maintenance") == 0, "all are consumed"
-    )
-    hours = "select count(distinct key) from worker.task_keys where key like 'retention.cleanup:%'"
-    assert ask(world, jobs) == ask(world, hours)

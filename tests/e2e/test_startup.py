@@ -21,6 +21,22 @@ pytestmark = pytest.mark.timeout(180)
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 NOBODY = "127.0.0.1:{}"
 PASSWORD = "hidden-in-every-message"
+CELERY = [sys.executable, "-m", "celery"]
+BAD_TIMETABLE = [
+    sys.executable,
+    "-c",
+    """
+import sys
+from datetime import timedelta
+import beat_schedule
+from config.timetable import Entry
+beat_schedule.WAKE_UPS["empty"] = {"schedule": timedelta(seconds=1), "options": {"queue": "wakeups"}}
+beat_schedule.OCCURRENCES["mistyped"] = Entry("retention.clean", every=timedelta(0), policy="never")
+from celery.__main__ import main
+sys.exit(main())
+""",
+]
+"""Celery with a timetable in which two entries are wrong."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +81,12 @@ def ended(good: dict[str, str], postgres: Postgres) -> Iterator[dict[str, Ended]
         "wrong key": (worker, good | {"SUPABASE_SECRET_KEY": "sb_secret_" + PASSWORD}),
         "old schema": (worker, good | {"DATABASE_URL": postgres.url("not_migrated")}),
         "flower without login": (("flower", f"--port={free_port()}"), good),
+        "bad timetable": (worker, good),
+        "beat with bad timetable": (beat, good),
     }
     running = {
         name: subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "tasks", *options],
+            [*(BAD_TIMETABLE if "bad timetable" in name else CELERY), "-A", "tasks", *options],
             env=clean_environment(**environment),
             cwd=CHECKOUT,
             stdout=subprocess.PIPE,
@@ -128,6 +146,20 @@ def test_an_unusable_server_ends_the_start_with_a_clear_message(
 
     assert ended[case].code == 3
     assert all(word in said for word in words)
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("case", ["bad timetable", "beat with bad timetable"])
+def test_a_timetable_that_cannot_be_followed_is_refused_with_every_wrong_entry(
+    ended: dict[str, Ended], case: str
+) -> None:
+    said = ended[case].output
+
+    assert ended[case].code == 2
+    assert "entry 'empty' of beat_schedule.py names no task" in said
+    assert "entry 'mistyped' of beat_schedule.py names the task 'retention.clean', which does not exist" in said
+    assert "entry 'mistyped' of beat_schedule.py comes every 0:00:00" in said
+    assert "entry 'mistyped' of beat_schedule.py has the policy 'never'" in said
     assert "Traceback" not in said
 
 

@@ -1,13 +1,11 @@
-"""Cleanup: once an hour, on both sides alike, and nothing that somebody still needs."""
+"""Cleanup: on both sides alike, and nothing that somebody still needs."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-import time_machine
 from sqlalchemy import text
 
 from config.settings import Settings
@@ -16,6 +14,7 @@ from db.ids import first_id_at
 from db.session import Database
 from tenantsync.calendars import connecting
 from tenantsync.retention import service
+from tenantsync.schedule.occurrences import OccurrenceLost, Unfinished
 from tests.support.fleet import TenantHandle
 from tests.support.mirror import (
     MirrorSide,
@@ -46,17 +45,8 @@ select :tenant, 'events', event_id, version from dead
 
 
 @pytest.fixture
-def half_past() -> Iterator[time_machine.Traveller]:
-    """The middle of the present hour: no test sees the hour end by chance."""
-    with time_machine.travel(datetime.now(UTC).replace(minute=30), tick=True) as traveller:
-        yield traveller
-
-
-@pytest.fixture
-def cleanup(
-    database: Database, mirror: MirrorSide, settings: Settings, half_past: time_machine.Traveller
-) -> Callable[[], dict[str, int] | None]:
-    return lambda: service.cleanup(database, mirror.supabase, settings, worker="worker-1")
+def cleanup(database: Database, mirror: MirrorSide, settings: Settings) -> Callable[[], dict[str, int]]:
+    return lambda: service.cleanup(database, mirror.supabase, settings)
 
 
 @pytest.fixture
@@ -102,35 +92,9 @@ def bury(database: Database, acme: TenantHandle, calendar: UUID) -> Callable[...
     return make
 
 
-Cleanup = Callable[[], dict[str, int] | None]
+Cleanup = Callable[[], dict[str, int]]
 Rows = Callable[..., list[Any]]
 Run = Callable[..., None]
-
-
-# Once an hour
-
-
-def test_cleanup_is_done_once_an_hour_however_often_it_is_called(cleanup: Cleanup, rows: Rows) -> None:
-    results = [cleanup() for _ in range(4)]
-
-    assert [result is not None for result in results] == [True, False, False, False]
-    assert [row.status for row in rows("select status from worker.tasks where kind = 'retention.cleanup'")] == [
-        "completed"
-    ]
-
-
-def test_of_several_that_call_at_once_one_does_it(cleanup: Cleanup) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda _: cleanup(), range(4)))
-
-    assert len([result for result in results if result is not None]) == 1
-
-
-def test_the_next_hour_has_a_cleanup_of_its_own(cleanup: Cleanup, half_past: time_machine.Traveller) -> None:
-    cleanup()
-    half_past.shift(timedelta(hours=1))
-
-    assert cleanup() is not None
 
 
 def test_cleanup_that_cannot_reach_supabase_does_the_rest_and_says_so(
@@ -139,11 +103,25 @@ def test_cleanup_that_cannot_reach_supabase_does_the_rest_and_says_so(
     run("insert into worker.workers (worker_id, queues, slots, heartbeat_at) values ('x', '{}', 1, '2026-01-01')")
     mirror.proxy.trouble(Trouble(status=503))
 
-    cleanup()
+    with pytest.raises(Unfinished, match="http_503") as unfinished:
+        cleanup()
 
-    (task,) = rows("select status, error_log from worker.tasks where kind = 'retention.cleanup'")
-    assert (task.status, task.error_log[:8]) == ("failed", "http_503")
+    assert unfinished.value.result["workers"] == 1
     assert rows("select * from worker.workers") == []
+
+
+def test_cleanup_that_somebody_else_took_over_stops_at_its_next_step(
+    database: Database, mirror: MirrorSide, settings: Settings, rows: Rows, run: Run
+) -> None:
+    run("insert into worker.workers (worker_id, queues, slots, heartbeat_at) values ('x', '{}', 1, '2026-01-01')")
+
+    def taken() -> None:
+        raise OccurrenceLost
+
+    with pytest.raises(OccurrenceLost):
+        service.cleanup(database, mirror.supabase, settings, step=taken)
+
+    assert len(rows("select * from worker.workers")) == 1
 
 
 # Tombstones
@@ -158,7 +136,6 @@ def test_tombstones_go_on_both_sides_when_their_time_is_over(
 
     result = cleanup()
 
-    assert result is not None
     assert (result["tombstones"], result["mirror_tombstones"]) == (3, 3)
     assert len(rows("select * from sync.tombstones")) == 2
     assert_mirror_equals_postgres(database, mirror)
@@ -228,7 +205,6 @@ def test_many_tombstones_go_in_one_cleanup(
 
     result = cleanup()
 
-    assert result is not None
     assert result["tombstones"] == 25_000
     assert rows("select * from sync.tombstones") == []
 
@@ -276,6 +252,36 @@ def test_occurrences_may_be_forgotten_once_their_history_is(cleanup: Cleanup, ro
     keys = {row.key for row in rows("select key from worker.task_keys")}
     assert "young" in keys
     assert "old" not in keys
+
+
+def test_a_key_guards_for_as_long_as_its_entry_may_come_back_to_it(cleanup: Cleanup, rows: Rows, run: Run) -> None:
+    run("""
+        insert into worker.schedules (entry, kind, every, policy, last_tick) values
+          ('seldom', 'k.seldom', '200 days', 'latest', now() - interval '120 days'),
+          ('often', 'k.often', '1 hour', 'latest', now())
+    """)
+    key = "insert into worker.task_keys (key, task_id, created_at) values (:key, gen_random_uuid(), now() - :age)"
+    run(key, key="seldom@a", age=timedelta(days=120))
+    run(key, key="seldom@b", age=timedelta(days=220))
+    run(key, key="often@a", age=timedelta(days=120))
+    run(key, key="often@b", age=timedelta(days=80))
+
+    cleanup()
+
+    keys = {row.key for row in rows("select key from worker.task_keys")}
+    assert keys == {"seldom@a", "often@b"}
+
+
+def test_occurrences_that_wait_are_the_ticks_to_close(cleanup: Cleanup, rows: Rows, run: Run) -> None:
+    run(
+        "insert into worker.tasks (id, kind, status, lease_until, due_at)"
+        " values (:id, 'metrics.collect', 'pending', now() - interval '2 hours', now() - interval '2 hours')",
+        id=first_id_at(datetime.now(UTC)),
+    )
+
+    cleanup()
+
+    assert [row.status for row in rows("select status from worker.tasks")] == ["pending"]
 
 
 @pytest.mark.parametrize(
@@ -362,7 +368,6 @@ def test_a_tenant_whose_turn_was_lost_is_woken(
 
     result = cleanup()
 
-    assert result is not None
     assert result["turns_repaired"] == 1
     woken = rows("select lane from sync.turns where ready_at <= now()")
     assert [row.lane for row in woken] == [row.lane for row in rows("select lane from sync.units")]
@@ -376,7 +381,6 @@ def test_a_tenant_whose_turn_comes_later_for_a_reason_is_left_alone(
 
     result = cleanup()
 
-    assert result is not None
     assert result["turns_repaired"] == 0
     assert rows("select 1 from sync.turns where ready_at <= now()") == []
 
@@ -389,7 +393,6 @@ def test_a_tenant_that_the_mirror_forgot_is_woken(
 
     result = cleanup()
 
-    assert result is not None
     assert result["mirror_turns_repaired"] == 1
     mirror.drain(database)
     assert_mirror_equals_postgres(database, mirror)
@@ -402,5 +405,4 @@ def test_in_a_healthy_fleet_there_is_nothing_to_repair(
 
     result = cleanup()
 
-    assert result is not None
     assert (result["turns_repaired"], result["mirror_turns_repaired"]) == (0, 0)

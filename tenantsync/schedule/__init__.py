@@ -1,0 +1,1 @@
+"""Occurrences of periodic jobs: which are owed, who does them, and what became of each."""
