@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg2
@@ -140,7 +141,7 @@ class PgBouncer(Server):
         return [configuration, users]
 
     def _ready(self, port: int) -> bool:
-        access = {"host": HOST, "port": port, "user": SUPERUSER, "password": self._postgres.password}
+        access: dict[str, Any] = {"host": HOST, "port": port, "user": SUPERUSER, "password": self._postgres.password}
         try:
             psycopg2.connect(dbname="pgbouncer", connect_timeout=PROBE_TIMEOUT, **access).close()
         except psycopg2.OperationalError:
