@@ -42,6 +42,12 @@ POINTS = {
     "outbox.acknowledged": "what arrived is forgotten, up to the version sent",
     "outbox.renewing": "a sender is about to extend its leases",
     "outbox.renewed": "they are extended; those that were not stand as they were, or are somebody else's",
+    "occurrence.planned": "what an entry owes by now is written down, and one is noted as sent; no message is out yet",
+    "occurrence.published": "the message of an occurrence has been handed to the broker",
+    "occurrence.asked": "a worker has its message and is about to begin it",
+    "occurrence.begun": "it holds the occurrence under a new attempt, or leaves it alone",
+    "occurrence.ending": "the job is done and its end is about to be written",
+    "occurrence.ended": "the end is written, or was refused because the occurrence is somebody else's",
     "outbox.releasing": "the sender is about to give its tenants back",
     "outbox.released": "they are given back",
 }

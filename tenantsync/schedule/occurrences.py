@@ -9,6 +9,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.racepoints import reach
 from db.repositories import schedules
 from db.repositories.schedules import Begun
 from db.session import Database
@@ -43,8 +44,10 @@ def run(database: Database, occurrence: UUID, work: Work, *, worker: str, lease:
 
     An error of the work fails the occurrence, with its type as reason, and is raised.
     """
+    reach("occurrence.asked", task=occurrence, lease=lease)
     with database.transaction() as connection:
         begun = schedules.begin(connection, occurrence=occurrence, worker=worker, lease=lease)
+    reach("occurrence.begun", task=occurrence, attempt=begun.attempt if begun else 0, won=begun is not None)
     if begun is None:
         return False
     result: Mapping[str, Any] | None = None
@@ -64,8 +67,10 @@ def run(database: Database, occurrence: UUID, work: Work, *, worker: str, lease:
 
 
 def _end(database: Database, begun: Begun, result: Mapping[str, Any] | None, error: str | None) -> bool:
+    reach("occurrence.ending", task=begun.occurrence, attempt=begun.attempt)
     with database.transaction() as connection:
         ours = schedules.end(connection, begun=begun, result=result, error=error)
+    reach("occurrence.ended", task=begun.occurrence, attempt=begun.attempt, won=ours)
     if not ours:
         log.warning("occurrence_lost", kind=begun.kind, attempt=begun.attempt)
     return ours

@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import Connection
 
 from config.timetable import Entry, Policy
+from db.racepoints import reach
 from db.repositories import schedules
 from db.repositories.schedules import EntryReading
 from db.session import Database
@@ -48,6 +49,7 @@ def tick(database: Database, publish: Publish, timetable: Mapping[str, Entry]) -
         if _needs_a_look(readings[name], entry):
             with database.transaction() as connection:
                 occurrence = _follow(connection, name, entry)
+            reach("occurrence.planned", entry=name, task=occurrence)
             if occurrence is not None:
                 sendable.append((entry, occurrence))
     for reading in readings.values():
@@ -55,6 +57,7 @@ def tick(database: Database, publish: Publish, timetable: Mapping[str, Entry]) -
             _retire(database, reading)
     for entry, occurrence in sendable:
         publish(entry, occurrence)
+        reach("occurrence.published", task=occurrence)
     return len(sendable)
 
 
