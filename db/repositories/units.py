@@ -247,7 +247,8 @@ d as (
       quiet_runs = u.quiet_runs + (due.outcome = 'quiet')::int,
       changed_runs = u.changed_runs + (due.outcome in ('changed', 'partial'))::int,
       failed_runs = u.failed_runs + (due.outcome = 'failed')::int,
-      owed = coalesce(due.owed, 0),
+      owed = case when due.lane in ('isolated', case when due.bulky then 'bulk' else 'sync' end)
+                  then coalesce(due.owed, 0) else 0 end,
       rest = case when due.next_due_at is null then 'no_calendars'
                   when due.next_due_at <= (select p.soon from policy p) then null else due.rest end,
       accounted_to = case when due.slots > 0 then now() else u.accounted_to end,
@@ -258,10 +259,11 @@ d as (
       slots_superseded = u.slots_superseded + case when due.outcome = 'skipped' or u.rest is not null then 0
         else greatest(0, due.slots - 1) end
     from due where u.unit_id = due.unit_id
-  returning u.unit_id, u.tenant_id, u.lane, u.next_due_at, due.lane as lane_before),
-moved as materialized (
+  returning u.unit_id, u.tenant_id, u.lane, u.next_due_at, due.lane as lane_before, due.owed),
+moved as materialized (  -- a unit that changes its lane pays in the one that it leaves, where its run has cost others
   select t.tenant_id, t.lane from sync.turns t
-   where (t.tenant_id, t.lane) in (select d.tenant_id, d.lane from d where d.lane <> d.lane_before)
+   where (t.tenant_id, t.lane) in (select d.tenant_id, unnest(array[d.lane, d.lane_before]) from d
+                                    where d.lane <> d.lane_before)
    order by t.tenant_id, t.lane for no key update of t),
 capped as materialized (
   select t.tenant_id, t.lane from sync.turns t
@@ -269,12 +271,18 @@ capped as materialized (
      and (select count(*) from moved) >= 0  -- locks that wait come first, those that skip come after
      for no key update of t skip locked),
 wake as (
-  update sync.turns t set at_cap = false, ready_at = least(t.ready_at, w.due)
+  update sync.turns t
+     set at_cap = t.at_cap and not w.capped, ready_at = least(t.ready_at, w.due), debt = t.debt + w.owed
     from (
-      select m.tenant_id, m.lane, (select min(d.next_due_at) from d
-              where d.tenant_id = m.tenant_id and d.lane = m.lane) as due from moved m
-      union all
-      select c.tenant_id, c.lane, now() from capped c) w
+      select v.tenant_id, v.lane, min(v.due) as due, sum(v.owed) as owed, bool_or(v.capped) as capped from (
+        select m.tenant_id, m.lane, d.next_due_at as due, 0 as owed, false as capped
+          from moved m join d using (tenant_id, lane)
+        union all
+        select m.tenant_id, m.lane, null, d.owed, false
+          from moved m join d on d.tenant_id = m.tenant_id and d.lane_before = m.lane and d.lane <> m.lane
+        union all
+        select c.tenant_id, c.lane, now(), 0, true from capped c) v
+       group by v.tenant_id, v.lane) w
    where t.tenant_id = w.tenant_id and t.lane = w.lane returning 1),
 ledger as (
   insert into worker.tasks

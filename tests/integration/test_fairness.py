@@ -8,7 +8,7 @@ import pytest
 from config.queues import Lane
 from db.repositories import tenants, units
 from sandbox.google.control import GoogleControl
-from sandbox.google.specs import Fault
+from sandbox.google.specs import Fault, SeedSpec
 from tenantsync.dispatching import pausing
 from tests.support.fleet import Fleet, TenantHandle, events_equal_truth
 from tests.support.house import House, jain
@@ -93,6 +93,18 @@ class TestDebts:
         others = [served[one] for one in tenants_there[1:]]
         assert max(others) - min(others) <= 4
         assert 2.7 <= min(others) / served[dear] <= 5.0
+
+    def test_a_first_sync_is_charged_in_the_lane_that_it_leaves(self, fleet: Fleet, google: GoogleControl) -> None:
+        tenant, account = fleet.tenant(), google.create_account(ANN)
+        google.seed(ANN, ANN, SeedSpec(events=3000))
+        fleet.google(tenant, google, account=account)
+
+        fleet.run()
+
+        debts = {row["lane"]: row["debt"] for row in fleet.rows("select lane, debt from sync.turns")}
+        assert debts["bulk"] > 1
+        assert debts["sync"] == 0
+        assert fleet.unit(tenant)["owed"] == 0
 
     def test_a_debt_holds_nobody_back_while_there_is_room(self, house: House) -> None:
         dear = house.tenant("dear", due=20)
