@@ -150,7 +150,7 @@ class Chaos:
         for outcome in storm.outcomes:
             until = outcome.began + outcome.seconds + 0.001
             mine = [one for one in affected if outcome.began <= one.struck <= until]
-            rows.append(Row(outcome, mine, storm.baseline * self._size.units))
+            rows.append(Row(outcome, mine, storm.baseline * self._size.units, timed=not self._given.short))
         return Summary(
             rows=rows,
             findings=checker.check(history),

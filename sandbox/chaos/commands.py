@@ -13,28 +13,26 @@ from sandbox.servers.process import clean_environment
 from sandbox.world import CHECKOUT
 
 ALLOWED = 1.0  # seconds above a plain start
+TRIES = 2  # what else the machine does must not decide
 GIVEN_UP = 20.0  # seconds
 COMMANDS = {
     "status": ("status", "--json"),
     "doctor": ("doctor", "--json"),
     "why": ("why", "storm-000", "--json"),
 }
-UNKNOWN = 2  # the exit code of a command that does not exist
 
 
-def seconds(world: StormWorld, *, frozen: bool) -> dict[str, float]:
-    """Seconds that each command took to answer. A command that does not exist is left out."""
+def seconds(world: StormWorld) -> dict[str, float]:
+    """Seconds that each command took to answer, the better of two attempts."""
     environment = clean_environment(**world.product_environment(), PYTHONPATH=str(CHECKOUT))
-    if not frozen:
-        _timed(environment, COMMANDS["status"])  # the first start reads everything from the disk
-    taken = {name: _timed(environment, arguments) for name, arguments in COMMANDS.items()}
-    return {name: found for name, found in taken.items() if found is not None}
+    taken = {name: [_timed(environment, words) for _ in range(TRIES)] for name, words in COMMANDS.items()}
+    return {name: min(found) for name, found in taken.items()}
 
 
-def _timed(environment: Mapping[str, str], arguments: tuple[str, ...]) -> float | None:
+def _timed(environment: Mapping[str, str], arguments: tuple[str, ...]) -> float:
     began = time.monotonic()
     try:
-        done = subprocess.run(
+        subprocess.run(
             [sys.executable, "-m", "tenantsync", *arguments],
             cwd=CHECKOUT,
             env=dict(environment),
@@ -44,7 +42,7 @@ def _timed(environment: Mapping[str, str], arguments: tuple[str, ...]) -> float 
         )
     except subprocess.TimeoutExpired:
         return GIVEN_UP
-    return None if done.returncode == UNKNOWN else time.monotonic() - began
+    return time.monotonic() - began
 
 
 def compare(plain: Mapping[str, float], frozen: Mapping[str, float]) -> dict[str, Any]:
@@ -52,5 +50,4 @@ def compare(plain: Mapping[str, float], frozen: Mapping[str, float]) -> dict[str
     return {
         name: {"plain_s": round(plain[name], 2), "frozen_s": round(late, 2), "above_s": round(late - plain[name], 2)}
         for name, late in frozen.items()
-        if name in plain
     }

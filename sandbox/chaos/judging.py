@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from beat_schedule import OCCURRENCES
+from benchmarks import fairness as fair
 from sandbox.chaos.checker import densest
 from sandbox.chaos.recorder import Recorder
 from sandbox.chaos.world import StormWorld
+from tenantsync.accounting import service as accounting
 from tenantsync.audit import service as auditing
 from tenantsync.audit.service import Report
 from tenantsync.mirror.supabase import Supabase
@@ -19,7 +20,6 @@ from tenantsync.mirror.supabase import Supabase
 AUDIT_DEADLINE = 30.0  # seconds a calendar
 SETTLED = 60.0  # seconds for everything to be synced once more, and sent
 WINDOW = 60.0  # seconds of Google's budgets
-USER_LIMIT, PROJECT_LIMIT = 600, 10_000  # requests in any window, unless the settings say otherwise
 FAIRNESS_SECONDS = 8.0
 
 # A row written twice would show as one of these.
@@ -69,9 +69,8 @@ class Verdict:
     """Units that are parked, or due for long and not taken up."""
     parked_rows: dict[str, int] = field(default_factory=dict)
     settled_s: float | None = None
-    occurrences_missing: int | None = None
-    """None: not measured."""
-    accounting: str = "not measured"
+    occurrences_missing: int = 0
+    accounting: str = ""
     budgets: dict[str, Any] = field(default_factory=dict)
     fairness: dict[str, float] | None = None
     fairness_note: str = ""
@@ -104,7 +103,9 @@ def judge(world: StormWorld, recorder: Recorder) -> Verdict:
     verdict.parked_rows = {str(code): int(count) for code, count in world.ask(PARKED_ROWS)}
     recorder.catch_up()
     verdict.budgets = budgets(recorder.requests, *limits(world))
-    verdict.occurrences_missing, verdict.accounting = _occurrences(world)
+    missing, doubled, verdict.accounting = _occurrences(world)
+    verdict.occurrences_missing = missing
+    verdict.doubled["occurrences accounted for more than once"] = doubled
     return verdict
 
 
@@ -139,8 +140,8 @@ def _unproven(report: Report) -> list[str]:
 def limits(world: StormWorld) -> tuple[int, int]:
     """Requests that an account and the project may send in any minute."""
     return (
-        int(getattr(world.settings, "google_user_quota_per_minute", USER_LIMIT)),
-        int(getattr(world.settings, "google_project_quota_per_minute", PROJECT_LIMIT)),
+        world.settings.google_user_quota_per_minute,
+        world.settings.google_quota_per_minute,
     )
 
 
@@ -158,22 +159,19 @@ def budgets(requests: Mapping[str, Sequence[float]], user_limit: int, project_li
     }
 
 
-def _occurrences(world: StormWorld) -> tuple[int | None, str]:
-    """(missing occurrences, what was said) by the product's own auditor, if there is one."""
-    with suppress(ImportError):
-        service = importlib.import_module("tenantsync.accounting.service")
-        found = service.audit(world.database)
-        missing = int(found.missing)
-        return missing, f"{missing} missing of {int(found.expected)} expected"
-    return None, "not measured: there is no auditor"
+def _occurrences(world: StormWorld) -> tuple[int, int, str]:
+    """(missing, accounted twice, what was said) by the product's own auditor, in one whole round."""
+    found = accounting.reckon(world.database, world.settings, entries=OCCURRENCES, budget=SETTLED)
+    missing, doubled = int(found["missing"]), int(found["doubled"])
+    said = f"{found['expected']} occurrences expected, {found['accounted']} accounted for, {missing} missing"
+    return missing, doubled, said + (f": {found['names'][:5]}" if found["names"] else "")
 
 
 def fairness(world: StormWorld, verdict: Verdict) -> None:
     """Jain's index and a quiet tenant's wait, at the real dispatch, on databases of their own."""
     try:
-        module = importlib.import_module("benchmarks.fairness")
-        found = module.measure(world.postgres, seconds=FAIRNESS_SECONDS)
-    except (ImportError, RuntimeError) as error:
+        found = fair.measure(world.postgres, seconds=FAIRNESS_SECONDS)
+    except RuntimeError as error:
         verdict.fairness_note = f"not measured: {error}"
         return
     verdict.fairness = {

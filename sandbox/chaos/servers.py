@@ -28,6 +28,12 @@ HELD = (
         where tenant_id in (select tenant_id from sync.tenants order by random() limit 5) for update""",
 )
 OUTBOX = "select count(*) from mirror.outbox where queued_at < to_timestamp(%s)"
+REOPEN = """
+delete from sync.cooldowns where (scope, scope_id) = ('provider', 'supabase');
+update mirror.turns t set ready_at = least(ready_at, now())
+ where exists (select 1 from mirror.outbox o where o.tenant_id = t.tenant_id);
+"""
+HEARD = 3.0  # seconds that an answer is given, unless somebody hears it earlier
 HTML = "<!DOCTYPE html><html><body><h1>502 Bad Gateway</h1></body></html>"
 SUPABASE_ANSWERS = (
     Mode("answer", status=401, body='{"message": "Invalid API key"}'),
@@ -35,9 +41,9 @@ SUPABASE_ANSWERS = (
     Mode("answer", status=413, body='{"message": "request entity too large"}'),
     Mode("answer", status=429, body='{"message": "too many requests"}', retry_after=1),
     Mode("answer", status=500, body='{"code": "XX000", "message": "internal error"}'),
-    Mode("answer", status=503, body='{"message": "upstream connect error"}'),
     Mode("answer", status=502, body=HTML, content_type="text/html"),
     Mode("answer", status=200, body=HTML, content_type="text/html"),
+    Mode("answer", status=503, body='{"message": "upstream connect error"}'),
 )
 MIRROR_PATIENCE = 60.0  # seconds; a refused key closes the mirror for 30
 ACTIVE = 6.0  # seconds that most outages last
@@ -46,7 +52,7 @@ ACTIVE = 6.0  # seconds that most outages last
 def redis_restart(field: Field) -> None:
     """Redis dies and is started again two seconds later; then it is restarted in order."""
     for stop in (field.world.valkey.kill, field.world.valkey.stop):
-        field.when_busy()
+        field.when_under_way()
         with field.lasting(outage=True):
             stop()
             field.wait(2)
@@ -73,13 +79,13 @@ def flush(field: Field) -> None:
 
 def redis_freeze(field: Field) -> None:
     """Redis hangs with its connections open; meanwhile the command line is asked how things stand."""
-    plain = commands.seconds(field.world, frozen=False)
-    field.when_busy()
+    plain = commands.seconds(field.world)
+    field.when_under_way()
     with field.lasting(outage=True):
         field.world.valkey.freeze()
         try:
             began = time.monotonic()
-            field.notes["commands"] = commands.compare(plain, commands.seconds(field.world, frozen=True))
+            field.notes["commands"] = commands.compare(plain, commands.seconds(field.world))
             field.wait(max(0.0, ACTIVE - (time.monotonic() - began)))
         finally:
             field.world.valkey.thaw()
@@ -183,10 +189,22 @@ def idle_in_transaction(field: Field) -> None:
 
 
 def supabase_outage(field: Field) -> None:
-    """Supabase refuses the key, is down, takes nothing, asks for patience, fails and talks HTML, one by one."""
+    """Supabase refuses the key, is down, takes nothing, asks for patience, talks HTML and fails, one by one.
+
+    The mirror asks again after 5 or 30 seconds; all but the last of these pauses are cut short here.
+    """
+    answered = []
     for answer in SUPABASE_ANSWERS:
+        with suppress(psycopg2.Error):
+            field.world.postgres.execute("tenantsync", REOPEN)
+        before, ends = field.world.network.swallowed("*/supabase"), time.monotonic() + HEARD
         with field.lasting("supabase", outage=False), mode(field, "*/supabase", answer):
-            field.wait(2)
+            while time.monotonic() < ends and not field.stopping.is_set():
+                time.sleep(0.1)
+                if field.world.network.swallowed("*/supabase") > before:
+                    answered.append(answer.status)
+                    break
+    field.notes["answered"] = answered
     field.notes["mirror_s"] = _mirror_back(field)
 
 

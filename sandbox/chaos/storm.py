@@ -143,15 +143,15 @@ class Storm:
         """Wait for calm, then for a whole span with enough throughput, as long as there is time for it."""
         if _until(self._calm, timeout=CALM, stopping=self.field.stopping.is_set):
             outcome.calm_s = round(time.time() - ended, 1)
-        begins = time.time()
+        begins, span = time.time(), SPAN * self.field.pace
         while not self.field.stopping.is_set():
             now = time.time()
-            if now - begins >= SPAN:
-                outcome.after_pct = self._percent(now - SPAN, now)
+            if now - begins >= span:
+                outcome.after_pct = self._percent(now - span, now)
                 if outcome.after_pct >= 100 * ENOUGH:
                     outcome.back_s = round(now - ended, 1)
                     return
-            if now - ended > WITHIN and outcome.after_pct is not None:
+            if now - ended > WITHIN * self.field.pace and outcome.after_pct is not None:
                 return
             time.sleep(0.5)
 

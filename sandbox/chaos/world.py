@@ -20,7 +20,6 @@ import psycopg2
 from psycopg2 import sql
 
 from config.queues import Lane, Queue
-from config.settings import Settings
 from sandbox.chaos.network import Network
 from sandbox.chaos.proxy import Speaks
 from sandbox.servers.process import ManagedProcess
@@ -52,6 +51,7 @@ OVERRIDES = {
     "SYNC_UNIT_DEADLINE": "8s",
     "SYNC_CONFIRM_EMPTY_AFTER": "5s",
     "WORKER_BATCH_SIZE": "25",
+    "GOOGLE_USER_QUOTA_PER_MINUTE": str(USER_BUDGET),
     "LOG_FORMAT": "json",
 }
 
@@ -74,10 +74,7 @@ class StormWorld(World):
 
     def __init__(self, *, seed: int = 1, interval: float = INTERVAL) -> None:
         self.interval = interval
-        overrides = {**OVERRIDES, "SYNC_INTERVAL": f"{interval:g}s"}
-        if "google_user_quota_per_minute" in Settings.model_fields:
-            overrides["GOOGLE_USER_QUOTA_PER_MINUTE"] = str(USER_BUDGET)
-        super().__init__(overrides=overrides)
+        super().__init__(overrides={**OVERRIDES, "SYNC_INTERVAL": f"{interval:g}s"})
         self._seed = seed
 
     def start(self) -> None:
