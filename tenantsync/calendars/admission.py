@@ -40,7 +40,7 @@ def admit(database: Database, allowances: Allowances, started: Sequence[StartedU
     """
     chosen = probing.candidates(started)
     held: Mapping[UUID, frozenset[CooledScope]] = {}
-    units, grants = started, Grants(clock.monotonic(), {})
+    units, grants = started, Grants(clock.monotonic(), {}, {})
     try:
         with database.statement() as connection:
             if chosen:

@@ -32,7 +32,7 @@ from tenantsync.calendars.logins import Logins
 from tenantsync.calendars.probing import CooledScope
 from tenantsync.calendars.provider import CalendarProvider, Credentials
 from tenantsync.calendars.runs import RunLost, Storage, UnitOutcome, run_unit
-from tenantsync.limits.service import Allowances
+from tenantsync.limits.service import Allowances, Limits
 from tenantsync.outbound import Allowance
 from tenantsync.vault import Vault
 
@@ -52,7 +52,7 @@ WRITE_TRIES = 5  # over about 6 s: a restart of Postgres is survived, a longer o
 class Runner:
     """Runs batches. One for each worker process, made after the fork."""
 
-    def __init__(self, settings: Settings, database: Database, *, worker: str) -> None:
+    def __init__(self, settings: Settings, database: Database, *, worker: str, limits: Limits | None = None) -> None:
         self.settings = settings
         self.storage: Storage = self
         self._database = database
@@ -71,7 +71,7 @@ class Runner:
         self._loop_thread.start()
         self._adapters = self._in_loop(Adapters.open(settings)).result()
         self._logins = Logins(self._vault, self._adapters)
-        self._allowances = Allowances(settings, database, holder=worker, run=self._write)
+        self._allowances = Allowances(settings, database, holder=worker, run=self._write, limits=limits)
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._heart.start()
 

@@ -33,7 +33,7 @@ def settle_unchanged(database: Database, outcomes: Sequence[UnitOutcome]) -> set
     calendars = [_calendar_record(calendar, None) for outcome in outcomes for calendar in outcome.calendars]
     units_of = [outcome.unit for outcome in outcomes]
     reach("quiet.asked", units=units_of)
-    if any(outcome.failed for outcome in outcomes):
+    if any(outcome.failed or outcome.probes for outcome in outcomes):
         with database.transaction() as connection:
             ended = units.finish(connection, runs=runs, calendars=calendars)
             _consequences(connection, [outcome for outcome in outcomes if outcome.unit.unit_id in ended])

@@ -29,6 +29,7 @@ class Grants:
 
     asked_at: float
     by_scope: Mapping[tuple[str, str], Reserved]
+    wants: Wants
 
 
 Reserve = Callable[[Wants], Awaitable[Grants]]
@@ -73,11 +74,12 @@ class Book:
 
     def credit(self, grants: Grants) -> None:
         """Put reservations into the book."""
-        expires, now = grants.asked_at + rules.SEND_WITHIN, clock.monotonic()
-        for key, reserved in grants.by_scope.items():
-            if reserved.granted:
-                shelf = self._shelves.setdefault(Scope(*key), _Shelf())
-                shelf.lots.append([expires, reserved.granted])
+        now = clock.monotonic()
+        for scope, (_, limit) in grants.wants.items():
+            reserved = grants.by_scope.get(scope)
+            if reserved is not None and reserved.granted and limit.pace is not None:
+                shelf = self._shelves.setdefault(scope, _Shelf())
+                shelf.lots.append([grants.asked_at + limit.pace.send_within, reserved.granted])
         if now > self._swept + SWEEP_EVERY:
             self._swept = now
             self._shelves = {scope: shelf for scope, shelf in self._shelves.items() if shelf.any_at(now)}
@@ -120,7 +122,7 @@ class Book:
             wants = self._wants(clock.monotonic())
             if wants:
                 try:
-                    self._enter(wants, await self._reserve(wants))
+                    self._enter(await self._reserve(wants))
                 except SQLAlchemyError as error:
                     log.warning("budget_not_reserved", error=type(error).__name__)
                     self._refuse_all()
@@ -140,10 +142,10 @@ class Book:
                     wants[limit.scope] = (before + 1 + (waiter.extra if before == 0 else 0), limit)
         return wants
 
-    def _enter(self, wants: Wants, grants: Grants) -> None:
+    def _enter(self, grants: Grants) -> None:
         self.credit(grants)
         now = clock.monotonic()
-        for scope, (number, _) in wants.items():
+        for scope, (number, _) in grants.wants.items():
             reserved = grants.by_scope.get(scope)
             if reserved is None or reserved.granted < number:
                 # Spread, so that of two processes not always the same one comes first.

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import Connection
@@ -80,11 +81,13 @@ class Allowance:
         self._deadline = deadline
         self._patience = patience
         self._waits = 0
-        self._limits = allowances.limits(provider, identity, None)
+        self._limits = allowances.limits(provider=provider, identity=identity, host=None)
 
     async def permit(self, url: URL) -> Permit:
         """Leave to send a request to this address; waits for it if that is worth it."""
-        limits = self._limits or self.allowances.limits(self._provider, self._identity, server_of(url))
+        limits = self._limits or self.allowances.limits(
+            provider=self._provider, identity=self._identity, host=server_of(url)
+        )
         held: list[Limit] = []
         try:
             for limit in limits:
@@ -123,21 +126,30 @@ class Expected:
     host: str | None
 
 
+class Limits(Protocol):
+    """Which limits a request meets: tenantsync.limits.rules.limits_of over the settings, but for tests."""
+
+    def __call__(self, *, provider: str, identity: str | None, host: str | None) -> tuple[Limit, ...]: ...
+
+
 class Allowances:
     """Of one process; made and closed in its event loop."""
 
     def __init__(
-        self, settings: Settings, database: Database, *, holder: str, run: Callable[[Callable[[], Any]], Awaitable[Any]]
+        self,
+        settings: Settings,
+        database: Database,
+        *,
+        holder: str,
+        run: Callable[[Callable[[], Any]], Awaitable[Any]],
+        limits: Limits | None = None,
     ) -> None:
-        self._settings = settings
+        self.limits: Limits = limits or partial(rules.limits_of, settings)
         self._database = database
         self._run = run
         self.polls = Book(lambda wants: self._reserve_now(wants, rules.POLLS))
         self.bulk = Book(lambda wants: self._reserve_now(wants, rules.BULK))
         self.holds = Holds(database, run, holder=f"{holder}/{os.getpid()}/{uuid4().hex[:6]}", lease=settings.sync_lease)
-
-    def limits(self, provider: str, identity: str | None, host: str | None) -> tuple[Limit, ...]:
-        return rules.limits_of(self._settings, provider=provider, identity=identity, host=host)
 
     def of(
         self,
@@ -155,14 +167,14 @@ class Allowances:
         """Reserve one request for each of these, in one statement; `credit` puts them into the book."""
         wants: Wants = {}
         for one in expected:
-            for limit in self.limits(one.provider, one.identity, one.host):
+            for limit in self.limits(provider=one.provider, identity=one.identity, host=one.host):
                 if limit.pace is not None:
                     wants[limit.scope] = (wants[limit.scope][0] + 1 if limit.scope in wants else 1, limit)
         return reserve(connection, wants, rules.BULK if bulk else rules.POLLS)
 
     def charge(self, connection: Connection, *, provider: str, identity: str, sent: int) -> None:
         """Charge an account for requests that went out before anybody knew whose it is."""
-        for limit in self.limits(provider, identity, None):
+        for limit in self.limits(provider=provider, identity=identity, host=None):
             if limit.scope.kind == "account" and limit.pace is not None and sent:
                 cost = timedelta(seconds=sent * limit.pace.interval)
                 budgets.charge(connection, scope=limit.scope.kind, scope_id=limit.scope.id, cost=cost)
@@ -188,7 +200,7 @@ def reserve(connection: Connection, wants: Wants, share: float) -> Grants:
     """Reserve what is wanted, using no more than a share of each burst."""
     asked_at = clock.monotonic()
     if not wants:
-        return Grants(asked_at, {})
+        return Grants(asked_at, {}, {})
     rows = [
         {
             "scope": scope.kind,
@@ -200,7 +212,7 @@ def reserve(connection: Connection, wants: Wants, share: float) -> Grants:
         for scope, (number, limit) in wants.items()
         if limit.pace is not None
     ]
-    return Grants(asked_at, budgets.reserve(connection, rows))
+    return Grants(asked_at, budgets.reserve(connection, rows), wants)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from sandbox.servers.radicale import Radicale
 from tenantsync.calendars import connecting
 from tenantsync.calendars.runner import Runner
 from tenantsync.dispatching import rules
+from tenantsync.limits.service import Limits
 
 KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
 LANES = (Lane.QUARANTINE, Lane.ISOLATED, Lane.BULK, Lane.SYNC)
@@ -58,10 +59,12 @@ class TenantHandle:
 class Fleet:
     """One worker's worth of product. `run` does what is due; `sync` makes it due first."""
 
-    def __init__(self, database: Database, settings: Settings, *, worker: str = "worker-1") -> None:
+    def __init__(
+        self, database: Database, settings: Settings, *, worker: str = "worker-1", limits: Limits | None = None
+    ) -> None:
         self.database = database
         self.settings = settings
-        self.runner = Runner(settings, database, worker=worker)
+        self.runner = Runner(settings, database, worker=worker, limits=limits)
         self._names = 0
 
     def close(self) -> None:
