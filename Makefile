@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help demo up test bench lint format lock clean
+.PHONY: help demo up test bench chaos lint format lock clean
 
 help: ## List the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -20,6 +20,10 @@ test: .venv/ready .cache/node ## Run the tests
 
 bench: .venv/ready .cache/node ## Measure, and write benchmarks/results/latest.json
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: .venv/ready .cache/node ## Strike the whole product for ten minutes and prove it; ONLY=a,b SEED=7 SOAK=minutes
+	@$(BIN)/python -m sandbox.chaos --write $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(SOAK),--soak $(SOAK)) $(ARGS)
 
 lint: .venv/ready ## Lint, types and import contracts
 	$(BIN)/ruff check .

@@ -52,7 +52,7 @@ class Row:
         lost = [one.unit for one in self.affected if one.again is None]
         if lost:
             found.append(f"{name}: {len(lost)} units never ran again, such as {lost[0]}")
-        if not self.timed:
+        if not self.timed or self.outcome.cut_short:
             return found
         if self.outcome.back_s is None or self.outcome.back_s > WITHIN:
             found.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -35,6 +36,9 @@ select (select count(*) from sync.units u join sync.tenants t using (tenant_id)
      + (select count(*) from sync.units where lane = 'quarantine' and state <> 'parked')
 """
 UNSYNCED = "select count(*) from sync.calendars where state = 'new'"
+VARIES = re.compile(
+    r"\[[0-9a-f]{8}-[0-9a-f-]{27}\]|\S*127\.0\.0\.1:\d+\S*|pid:\d+|ForkPoolWorker-\d+|\S*/site-packages/"
+)
 LOUD = ("warning", "error", "critical", "exception")
 
 
@@ -54,6 +58,8 @@ class Outcome:
     back_s: float | None = None
     """Seconds after the fault at which throughput had been back for a whole span."""
     calm_s: float | None = None
+    cut_short: bool = False
+    """Whether the storm was told to end while this was under way."""
     log_events: dict[str, int] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
 
@@ -80,7 +86,7 @@ class Logs:
         with suppress(ValueError, AttributeError):
             entry = json.loads(line)
             if str(entry.get("level", "")).lower() in LOUD:
-                counted[str(entry.get("event", "")).splitlines()[0][:90]] += 1
+                counted[VARIES.sub("…", str(entry.get("event", "")).splitlines()[0])[:90]] += 1
 
 
 class Storm:
@@ -132,6 +138,7 @@ class Storm:
         outcome.during_pct = self._percent(outcome.began, ended)
         self._come_back(outcome, ended)
         outcome.log_events = self._logs.events()
+        outcome.cut_short = self.field.stopping.is_set()
         self._say(
             f"{name}: {outcome.faults} faults in {outcome.seconds:g} s; throughput "
             f"{_shown(outcome.during_pct)} during, {_shown(outcome.after_pct)} after, back after "
