@@ -51,10 +51,10 @@ select tenant_id, paused_at, resumed_at from sync.pauses
 
 BOOKS = text("""
 select u.unit_id, u.tenant_id, u.created_at, u.accounted_to, u.slots_done, u.slots_failed, u.slots_skipped,
-       u.slots_superseded, u.state, u.next_due_at, u.lease_until, t.paused, n.paused as turn_paused, n.ready_at,
-       clock_timestamp() as now
+       u.slots_superseded, u.state, u.next_due_at, u.lease_until, coalesce(t.paused, false) as paused,
+       n.paused as turn_paused, n.ready_at, clock_timestamp() as now
   from (select * from sync.units where unit_id > :after order by unit_id limit :n) u
-  join sync.tenants t on t.tenant_id = u.tenant_id
+  left join sync.tenants t on t.tenant_id = u.tenant_id
   left join sync.turns n on n.tenant_id = u.tenant_id and n.lane = u.lane
  order by u.unit_id
 """)

@@ -178,7 +178,7 @@ def _backoff(facts: UnitFacts) -> Iterator[Link]:
     first = min(resting, key=lambda one: one.due or NEVER)
     kind = first.state if first.state in (CalendarState.LOST, CalendarState.CONFIRMING) else "backoff"
     after = {"lost": "was not found time after time", "confirming": "waits for a second empty listing"}.get(
-        kind, f"backs off after {first.failures} failures in a row"
+        kind, f"backs off after {_count(first.failures, 'failure')} in a row"
     )
     of = f"{len(resting)} of {len(facts.calendars)} calendars rest; the first of them" if len(resting) > 1 else (
         "its calendar" if len(facts.calendars) == 1 else f"1 of {len(facts.calendars)} calendars"
@@ -226,11 +226,15 @@ def _in_turn(facts: UnitFacts, place: Place | None, *, lost: bool) -> Iterator[L
         return
     cap = facts.cap or 0
     if place.in_flight >= cap:
-        yield Link("at_cap", f"its tenant has {place.in_flight} units running in this lane, and may have {cap} at once")
+        yield Link(
+            "at_cap",
+            f"its tenant has {_count(place.in_flight, 'unit')} running in this lane, and may have {cap} at once",
+        )
     if place.tenants_before or place.own_before:
         text = (
-            f"{place.tenants_before} tenants are before its tenant in the lane {facts.lane}, and {place.own_before} of "
-            f"its tenant's own units before it (weight {facts.weight or 0:g}, debt {facts.debt or 0:.1f})"
+            f"before it in the lane {facts.lane}: {_count(place.tenants_before, 'tenant')} and "
+            f"{_count(place.own_before, 'unit')} of its own tenant (weight {facts.weight or 0:g}, debt "
+            f"{facts.debt or 0:.1f})"
         )
         yield Link("share", text)
 
@@ -276,6 +280,10 @@ def _until(moment: datetime, now: datetime, *, word: str = "until") -> str:
         return "ever"
     left = max(0.0, (moment - now).total_seconds())
     return f"{word} {moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC (in {_lasting(left)})"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _lasting(seconds: float) -> str:

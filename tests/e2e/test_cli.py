@@ -1,5 +1,6 @@
 """The command line as an operator types it: what it answers, what it refuses, and its exit codes."""
 
+import getpass
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 from sandbox.google.control import GoogleControl
 from sandbox.world import World
 from tenantsync.cli import app
-from tests.support.worlds import event
+from tests.support.worlds import event, eventually
 
 pytestmark = pytest.mark.timeout(180)
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -111,6 +112,7 @@ def test_a_removed_account_leaves_no_events_and_no_credentials(
     [
         (("tenant", "pause", "nobody"), None, "There is no tenant 'nobody'"),
         (("sync", "now", "nobody"), None, "There is no tenant 'nobody'"),
+        (("why", "nobody"), None, "There is no tenant and no unit 'nobody'"),
         (("workspace", "add", "nobody", "x"), None, "There is no tenant 'nobody'"),
         (("account", "add", "TENANT", "attic", "google"), "{}", "no workspace 'attic'"),
         (("account", "add", "TENANT", "office", "google"), "not json", "should be one JSON object"),
@@ -225,6 +227,37 @@ def test_a_pause_needs_a_reason_that_can_be_read_later(run: Run, tenant: str) ->
 
     assert code == 1
     assert "500" in answer["error"]
+
+
+def test_why_tells_who_paused_a_tenant_and_when_the_next_run_is(run: Run, google: GoogleControl, tenant: str) -> None:
+    connect(run, google, tenant)
+    run("sync", "now", tenant, "--wait", "30")
+    free = run("why", tenant)
+    run("tenant", "pause", tenant, "--reason", "migration")
+
+    code, answer = run("why", f"{tenant}/office")
+
+    (before,), (unit,) = free[1]["units"], answer["units"]
+    (link,) = [one for one in unit["chain"] if one["kind"] == "paused"]
+    assert (free[0], code) == (0, 0)
+    assert before["runs_at"] is not None
+    assert link["text"].startswith(f"paused by {getpass.getuser()} on ")
+    assert link["text"].endswith(" UTC: migration")
+    assert (unit["tenant"], unit["runs_at"], unit["lost"]) == (tenant, None, False)
+
+
+def test_status_shows_that_the_ledger_closes(run: Run, world: World, google: GoogleControl, tenant: str) -> None:
+    connect(run, google, tenant)
+    run("sync", "now", tenant, "--wait", "30")
+
+    def closed() -> bool:
+        ledger = run("status")[1]["ledger"]
+        return ledger is not None and ledger["checked"] > 0 and ledger["expected"] > 0
+
+    eventually(closed, "an audit of the ledger is completed")
+    ledger = run("status")[1]["ledger"]
+    assert (ledger["missing"], ledger["doubled"], ledger["names"]) == (0, 0, [])
+    assert ledger["expected"] == ledger["accounted"]
 
 
 def test_doctor_finds_a_healthy_world_healthy(run: Run) -> None:

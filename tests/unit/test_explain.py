@@ -130,8 +130,8 @@ def unit(*calendars: dict[str, Any], **changes: Any) -> UnitFacts:
                 (
                     "cooldown",
                     (
-                        "account a-1 is closed until 2026-11-21 09:40:00 UTC (in 10 min), because its provider answered "
-                        "http_429 at 2026-11-21 09:29 UTC"
+                        "account a-1 is closed until 2026-11-21 09:40:00 UTC (in 10 min), because its provider "
+                        "answered http_429 at 2026-11-21 09:29 UTC"
                     ),
                 ),
                 ("not_due", "it is not due until 2026-11-21 09:40:00 UTC (in 10 min)"),
@@ -182,10 +182,7 @@ def unit(*calendars: dict[str, Any], **changes: Any) -> UnitFacts:
             [
                 (
                     "share",
-                    (
-                        "12 tenants are before its tenant in the lane sync, and 3 of its tenant's own units before it "
-                        "(weight 2, debt 7.2)"
-                    ),
+                    ("before it in the lane sync: 12 tenants and 3 units of its own tenant (weight 2, debt 7.2)"),
                 )
             ],
         ),
