@@ -86,7 +86,7 @@ def _clock(database: Database) -> Iterator[Finding]:
     far = {name: skew for name, skew in skews.items() if abs(skew) > SKEW}
     for name, skew in far.items():
         yield Finding(
-            "warn", "clock", f"{name} is {skew:+.1f} s off Postgres; ticks that seem old are dropped: run NTP"
+            "warn", "clock", f"{name} is {skew:+.1f} s off Postgres; ids, log times and tokens go by it: run NTP"
         )
     if not far:
         yield Finding("ok", "clock", "all clocks agree")

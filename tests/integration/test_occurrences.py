@@ -1,5 +1,6 @@
 """Occurrences are rows: each tick of each entry once, whoever ticks, whatever is lost, however late it is."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -10,13 +11,16 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from config.timetable import Entry
 from db.repositories import schedules
 from db.session import Database
+from sandbox.servers.postgres import Postgres
 from tenantsync.schedule import occurrences, rules, service
 from tenantsync.schedule.occurrences import OccurrenceLost, Step, Unfinished
 from tests.support.shared_database import database_url, shared_database  # noqa: F401 — fixtures
+from tests.support.statements import Spoil, StatementTap
 from tests.support.waiting import wait_until
 
 NOW = int(datetime.now(UTC).timestamp())
@@ -78,6 +82,17 @@ def database(database_url: str) -> Iterator[Database]:  # noqa: F811
     opened = Database(database_url, pool_size=2 * MANY, name="tests")
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def kill(postgres: Postgres) -> Callable[[int], None]:
+    """Ends a session at the server, and waits until it is gone."""
+
+    def terminate(backend: int) -> None:
+        with postgres.connect() as connection, connection.cursor() as cursor:
+            cursor.execute("select pg_terminate_backend(%s, 5000)", (backend,))
+
+    return terminate
 
 
 @pytest.fixture
@@ -288,15 +303,26 @@ class TestLosses:
         clockwork.lose()
         clockwork.tick(LATEST)
 
+        def heir(_: Step) -> dict[str, str]:
+            with clockwork.database.transaction() as connection:
+                assert not schedules.renew(connection, begun=ghost, worker="ghost", lease=LEASE)
+                assert not schedules.end(connection, begun=ghost, result={"by": "ghost"}, error=None)
+            return {"by": "heir"}
+
         assert clockwork.sent == [occurrence, occurrence]
-        assert clockwork.run(occurrence, lambda _: {"by": "heir"}, worker="heir")
-        with clockwork.database.transaction() as connection:
-            renewed = schedules.renew(connection, begun=ghost, worker="ghost", lease=LEASE)
-            ended = schedules.end(connection, begun=ghost, result={"by": "ghost"}, error=None)
+        assert clockwork.run(occurrence, heir, worker="heir")
         (row,) = clockwork.rows()
-        assert (renewed, ended) == (False, False)
         assert (row.status, row.attempts, row.worker_id, row.result) == ("completed", 2, "heir", {"by": "heir"})
         assert clockwork.reading().done == 1
+
+    def test_nobody_begins_what_somebody_is_at(self, clockwork: Clockwork, owed: Callable[..., UUID]) -> None:
+        occurrence = owed()
+
+        def busy(_: Step) -> None:
+            assert not clockwork.run(occurrence, worker="another")
+
+        assert clockwork.run(occurrence, busy)
+        assert clockwork.rows()[0].attempts == 1
 
     def test_a_ghost_that_wakes_in_the_middle_stops_at_its_next_step(
         self, clockwork: Clockwork, owed: Callable[..., UUID]
@@ -370,6 +396,42 @@ def _lost(step: Step) -> bool:
     except OccurrenceLost:
         return True
     return False
+
+
+@pytest.mark.parametrize("how", list(Spoil))
+def test_a_tick_that_dies_at_any_of_its_statements_loses_and_doubles_nothing(
+    database_url: str,  # noqa: F811
+    clockwork: Clockwork,
+    kill: Callable[[int], None],
+    how: Spoil,
+) -> None:
+    tap = StatementTap(kill)
+    frail = Database(database_url, pool_size=2, name="frail")
+    tap.attach(frail)
+    clockwork.tick(LATEST)
+    statement = 0
+
+    while True:
+        statement += 1
+        clockwork.execute("delete from worker.tasks")
+        clockwork.execute("delete from worker.task_keys")
+        clockwork.execute("update worker.schedules set done = 0, skipped = 0, superseded = 0")
+        clockwork.pretend(since=3 * CALM)
+        tap.arm(at=statement, how=how)
+        with contextlib.suppress(DBAPIError):
+            service.tick(frail, lambda *_: None, LATEST)
+        tap.disarm()
+        clockwork.lose()
+        clockwork.tick(LATEST)
+
+        assert [row.status for row in clockwork.rows()] == ["skipped", "pending"]
+        assert clockwork.reading().accounted == clockwork.expected() == 3
+        assert clockwork.run(clockwork.sent[-1])
+        if len(tap.seen) < statement:
+            break
+    frail.close()
+
+    assert statement > 8
 
 
 class TestEnds:
