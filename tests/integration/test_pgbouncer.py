@@ -14,7 +14,6 @@ from typing import Any
 import psycopg2
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 from typer.testing import CliRunner
 
 from config.settings import Settings
@@ -22,7 +21,7 @@ from db import schema
 from db.repositories import ledger, mirroring
 from db.session import Database, PoolerInBetween
 from sandbox.google.control import GoogleControl
-from sandbox.google.specs import FleetSpec, SeedSpec
+from sandbox.google.specs import SeedSpec
 from sandbox.servers.pgbouncer import NoPgBouncer, PgBouncer, find_pgbouncer
 from sandbox.servers.postgres import Postgres
 from tenantsync import doctor
@@ -31,6 +30,7 @@ from tenantsync.cli import app
 from tenantsync.mirror.holding import LEASE
 from tests.support.fleet import Fleet, make_settings
 from tests.support.mirror import MirrorSide, assert_mirror_equals_postgres, open_again, plant_calendar, plant_tenant
+from tests.support.outages import await_recovery, in_step, run_together, settle_crowd
 from tests.support.waiting import wait_until
 
 pytest_plugins = ["tests.support.supabase_fixtures"]
@@ -44,7 +44,6 @@ TEMPLATE = "template_tenantsync"
 MANY = 2600  # events: a listing of several pages, which is staged and merged
 LIMITS = text("select current_setting('statement_timeout'), current_setting('lock_timeout')")
 OUTSIDE = text("select current_setting('mirror.woken', true), current_setting('transaction_read_only')")
-LOST = "update sync.units set lease_until = now() - interval '1 second' where lease_until is not null"
 _numbers = count(1)
 
 MakeFleet = Callable[..., Fleet]
@@ -93,34 +92,8 @@ def fleets(make_fleet: MakeFleet, settings: Settings) -> Iterator[tuple[Fleet, F
 
 @pytest.fixture
 def crowd(fleets: tuple[Fleet, Fleet], google: GoogleControl) -> list[str]:
-    """E-mail addresses of tenants with a small calendar each, synced; changes wait at Google."""
-    accounts = google.seed_fleet(FleetSpec(accounts=TENANTS, seed=SeedSpec(events=6, series_every=0)))
-    for account in accounts:
-        fleets[0].google(fleets[0].tenant(account.email), google, account=account)
-    run_together(fleets)
-    for account in accounts:
-        google.churn(3, account=account.email)
-    return [account.email for account in accounts]
-
-
-def run_together(fleets: tuple[Fleet, Fleet]) -> int:
-    with ThreadPoolExecutor(2) as threads:
-        return sum(threads.map(Fleet.run, fleets))
-
-
-def in_step(fleet: Fleet, google: GoogleControl, emails: list[str]) -> bool:
-    """Whether Postgres has of every tenant what Google has."""
-    stored: dict[str, dict[str, Any]] = {email: {} for email in emails}
-    for row in fleet.rows(
-        "select c.provider_key as email, e.provider_key, e.raw from sync.events e"
-        " join sync.calendars c using (tenant_id, calendar_id) where e.status <> 'cancelled'"
-    ):
-        stored[row["email"]][row["provider_key"]] = row["raw"]
-    truth = {
-        email: {event["id"]: event for event in google.truth(email, email) if event["status"] != "cancelled"}
-        for email in emails
-    }
-    return stored == truth
+    """E-mail addresses of tenants, synced and due; changes wait at Google."""
+    return settle_crowd(fleets[0], google, TENANTS)
 
 
 def test_two_fleets_share_two_connections_and_everything_arrives_and_is_proven(
@@ -131,9 +104,7 @@ def test_two_fleets_share_two_connections_and_everything_arrives_and_is_proven(
     direct: Database,
     pgbouncer: PgBouncer,
 ) -> None:
-    fleets[0].due()
-
-    ran = run_together(fleets)
+    ran = run_together(*fleets)
     drained = mirror.drain(fleets[1].database)
 
     assert ran == TENANTS
@@ -229,7 +200,6 @@ def test_work_resumes_by_itself_after_pgbouncer_was(
     breaks: Callable[[PgBouncer], object],
     mends: Callable[[PgBouncer], object],
 ) -> None:
-    fleets[0].due()
     with ThreadPoolExecutor(2) as threads:
         running = [threads.submit(one.run) for one in fleets]
         wait_until(lambda: running_units(direct) or all(one.done() for one in running), about="the first run")
@@ -238,15 +208,7 @@ def test_work_resumes_by_itself_after_pgbouncer_was(
         for one in running:
             one.exception(60)  # a claim or a start may be lost: its units are due again
 
-    def recovered() -> bool:
-        try:
-            fleets[0].execute(LOST)
-            run_together(fleets)
-            return in_step(fleets[0], google, crowd)
-        except SQLAlchemyError:
-            return False
-
-    wait_until(recovered, about="the work that was interrupted", longest=30)
+    await_recovery(*fleets, google=google, emails=crowd)
     open_again(direct)
     mirror.drain(fleets[0].database)
     assert_mirror_equals_postgres(direct, mirror)
