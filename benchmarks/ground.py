@@ -99,11 +99,13 @@ class Ground:
     def _settings(self) -> Settings:
         return load_settings(_env_file=None, **{name.lower(): value for name, value in self._environment.items()})
 
-    def start_worker(self, name: str, queues: str, *, concurrency: int, **settings: str) -> ManagedProcess:
+    def start_worker(
+        self, name: str, queues: str, *, concurrency: int, app: str = "tasks", **settings: str
+    ) -> ManagedProcess:
         """A worker of the product, running when Postgres has heard of it. Keyword arguments are settings."""
         node = f"{name}@bench"
         options = ["worker", "-n", node, "-Q", queues, "-c", str(concurrency), "--without-gossip", "--without-mingle"]
-        return self.start_celery(name, "tasks", options, lambda: self._heard_of(node), **settings)
+        return self.start_celery(name, app, options, lambda: self._heard_of(node), **settings)
 
     def start_beat(self, **settings: str) -> ManagedProcess:
         return self.start_celery("beat", "tasks", ["beat"], lambda: "beat_started" in self.log("beat"), **settings)

@@ -26,10 +26,10 @@ class Window:
     """CPU seconds per 1,000 units, by process tree."""
 
 
-def start(ground: Ground) -> dict[str, int]:
-    """Start them; their names and process ids."""
+def start(ground: Ground, app: str = "tasks") -> dict[str, int]:
+    """Start them; their names and process ids. `app` is what the sync worker runs."""
     return {
-        "sync worker": ground.start_worker("sync", "sync", concurrency=SYNC_CHILDREN, **SETTINGS).pid,
+        "sync worker": ground.start_worker("sync", "sync", concurrency=SYNC_CHILDREN, app=app, **SETTINGS).pid,
         "house worker": ground.start_worker("house", "wakeups", concurrency=1, **SETTINGS).pid,
         "beat": ground.start_beat(**SETTINGS).pid,
     }
