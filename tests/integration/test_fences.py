@@ -1,5 +1,6 @@
 """The guards one by one, each tried where nothing else would catch what it lets through (`make guards`)."""
 
+import functools
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -7,13 +8,15 @@ from typing import Any
 import pytest
 
 from config.queues import Lane
+from config.timetable import Entry
 from db.ids import new_id
-from db.repositories import mirroring, units
+from db.repositories import mirroring, schedules, units
 from db.repositories.units import ClaimedUnit
 from db.session import Database
 from sandbox import supabase_migrations
 from sandbox.google.control import GoogleControl
 from sandbox.servers.postgres import Postgres
+from tenantsync.schedule import service as schedule
 from tests.support.fleet import Fleet, TenantHandle
 from tests.support.mirror import plant_calendar, plant_tenant
 from tests.support.plain_supabase import hosted
@@ -139,6 +142,28 @@ def test_a_tenant_that_is_being_sent_is_not_leased_again_when_it_wakes(database:
         second = mirroring.lease_tenants(connection, limit=10, lease=LEASE)
 
     assert (len(held), second) == (1, [])
+
+
+def test_an_occurrence_is_not_ended_by_an_attempt_that_lost_it(database: Database) -> None:
+    timetable, sent = {"job": Entry("test.job", every=timedelta(days=1), policy="latest")}, []
+    tick = functools.partial(schedule.tick, database, lambda _, occurrence: sent.append(occurrence), timetable)
+    tick()
+    with database.transaction() as connection:
+        connection.exec_driver_sql("update worker.schedules set last_tick = now() - interval '2 days'")
+    tick()
+    (occurrence,) = sent
+    attempts = []
+    for worker in ("lost", "newer"):
+        with database.transaction() as connection:
+            attempts.append(schedules.begin(connection, occurrence=occurrence, worker=worker, lease=timedelta(0)))
+    lost, newer = attempts
+    assert lost is not None
+    assert newer is not None
+
+    with database.transaction() as connection:
+        ended = [schedules.end(connection, begun=one, result=None, error=None) for one in (lost, newer, newer)]
+
+    assert ended == [False, True, False]
 
 
 @pytest.mark.parametrize("entity", ["accounts", "calendars", "events"])
