@@ -1,9 +1,10 @@
-"""Workers that are told to stop and workers that no longer consume, as real processes."""
+"""Real workers that are told to stop, that no longer consume, and whose broker hangs or is full."""
 
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
+import redis
 from pytest_celery import CeleryTestSetup
 
 from config.queues import Queue
@@ -19,6 +20,7 @@ GRACE = 3.0  # seconds
 MARGIN = 6.0  # seconds after it, in which the worker ends whatever happens
 SLOW = 4.0  # seconds that a loaded machine may add
 NODE = "first@tenantsync"
+MOST_WAITING = 5  # wake-ups in a queue beyond which beat sends no more
 RUNNING = "select 1 from sync.units where tenant_id = :tenant and state = 'running'"
 UNIT = "select state, crashes, lane from sync.units where tenant_id = :tenant"
 
@@ -122,3 +124,39 @@ def test_a_worker_that_is_connected_and_does_not_consume_ends_and_its_successor_
     assert "worker_not_consuming" in celery_worker.logs()
     celery_worker.restart()
     eventually(lambda: "waits in the queue" in titles(world, tenant), "the successor's work")
+
+
+@pytest.fixture
+def broker(world: World) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(world.valkey.url(0)) as client:
+        yield client
+        client.config_set("maxmemory", "0")
+        client.delete("of somebody else")
+
+
+def test_a_broker_that_hangs_is_no_loss_and_wake_ups_do_not_pile_up(
+    world: World, google: GoogleControl, tenant: Tenant, broker: redis.Redis
+) -> None:
+    log = world.folder / "beat.log"
+    heard = log.read_text().count("beat_not_heard")
+    world.valkey.freeze()
+    google.insert(tenant.email, tenant.email, event("while the broker hung"))
+    eventually(lambda: log.read_text().count("beat_not_heard") > heard, "beat's giving up")
+    world.valkey.thaw()
+
+    eventually(lambda: "while the broker hung" in titles(world, tenant), "work resumes by itself")
+    assert all(broker.llen(f"tenantsync:{queue.value}") <= MOST_WAITING + 1 for queue in Queue)
+
+
+def test_a_broker_without_memory_is_no_loss(
+    world: World, google: GoogleControl, tenant: Tenant, broker: redis.Redis
+) -> None:
+    log = world.folder / "beat.log"
+    heard = log.read_text().count("beat_not_heard")
+    broker.set("of somebody else", b"x" * 4_000_000)
+    broker.config_set("maxmemory", "1mb")
+    google.insert(tenant.email, tenant.email, event("while it was full"))
+    eventually(lambda: log.read_text().count("beat_not_heard") > heard, "a wake-up that was refused")
+    broker.config_set("maxmemory", "0")
+
+    eventually(lambda: "while it was full" in titles(world, tenant), "work resumes by itself")
