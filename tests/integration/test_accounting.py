@@ -11,6 +11,7 @@ from db.ids import new_id
 from db.repositories import accounting, accounts, units
 from sandbox.google.control import GoogleControl
 from sandbox.google.specs import Fault, SeedSpec
+from tenantsync.accounting import service
 from tests.support.accounting import Ledger
 from tests.support.fleet import Fleet, TenantHandle
 from tests.support.shared_database import database_url, shared_database  # noqa: F401 — fixtures
@@ -342,3 +343,27 @@ def test_a_round_goes_on_where_the_audit_before_ended(ledger: Ledger, acme: Tena
     assert [one["round"] is None for one in found] == [False, False, False, True]
     assert [one["doubled"] for one in found] == [1, 1, 1, 1]
     assert (found[-1]["checked"], found[-1]["expected"]) == (7, 14)
+
+
+@pytest.mark.parametrize(
+    ("done", "behind", "missing", "doubled"),
+    [(240, "10 seconds", 0, 0), (239, "10 seconds", 1, 0), (241, "10 seconds", 0, 1), (240, "5 minutes", 20, 0)],
+)
+def test_a_periodic_job_is_held_against_its_ticks(
+    ledger: Ledger, done: int, behind: str, missing: int, doubled: int
+) -> None:
+    ledger.fleet.execute(
+        "insert into worker.schedules (entry, kind, every, policy, since, last_tick, done)"
+        " select 'job', 'job', interval '15 s', 'all', m - interval '1 hour', m, :done"
+        "   from (select date_bin('15 s', now(), 'epoch') - date_bin('15 s', cast(:behind as interval)"
+        "         + timestamptz 'epoch', 'epoch') + timestamptz 'epoch' as m) x",
+        done=done,
+        behind=behind,
+    )
+
+    found = service.reckon(ledger.fleet.database, ledger.fleet.settings, entries={"job"})
+    ledger.fleet.execute("delete from worker.schedules")
+
+    assert (found["doubled"], found["jobs"]) == (doubled, 1)
+    assert found["missing"] - missing in (0, 1 if missing == 20 else 0)
+    assert [name["entry"] for name in found["names"]] == ["job"] * (missing + doubled > 0)
