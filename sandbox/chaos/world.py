@@ -158,7 +158,9 @@ class StormWorld(World):
         environment: dict[str, str] | None = None,
         timeout: float = 30.0,
     ) -> ManagedProcess:
-        routed = {**self.routes[name], **(environment or {})}
+        scraps = self.folder / "tmp"  # what a killed process leaves there goes with the world
+        scraps.mkdir(exist_ok=True)
+        routed = {**self.routes[name], "TMPDIR": str(scraps), **(environment or {})}
         return super()._start_celery(name, options, ready, environment=routed, timeout=timeout)
 
     def _add_role(self, role: str) -> None:
