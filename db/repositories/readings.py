@@ -32,6 +32,10 @@ select (select count(*) from sync.tenants) as tenants,
        (select count(*) from sync.units where next_due_at <= now() and state = 'idle') as due,
        (select coalesce(extract(epoch from now() - min(next_due_at)), 0)::float8 from sync.units
          where next_due_at <= now() and state = 'idle') as oldest_due,
+       (select count(*) from worker.tasks
+         where kind = 'sync.batch' and status in ('pending', 'processing')) as open_batches,
+       (select coalesce(extract(epoch from now() - min(created_at)), 0)::float8 from worker.tasks
+         where kind = 'sync.batch' and status in ('pending', 'processing')) as oldest_batch,
        (select count(*) from mirror.outbox) as outbox,
        (select coalesce(extract(epoch from now() - min(queued_at)), 0)::float8 from mirror.outbox) as oldest_unsent,
        (select coalesce(extract(epoch from now() - min(due_at)), 0)::float8 from worker.tasks

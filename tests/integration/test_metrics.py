@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from config.queues import Lane
+from db.ids import new_id
 from db.repositories import ledger
 from db.session import Database
 from sandbox.google.control import GoogleControl
@@ -115,6 +116,17 @@ def test_what_is_in_flight_is_counted(fleet: Fleet, acme: TenantHandle, readings
     (row,) = readings("fleet")
 
     assert (row["details"]["in_flight"], row["active_tasks"], row["details"]["due"]) == (1, 1, 0)
+
+
+def test_batches_that_are_not_closed_are_counted_and_how_old_they_are(fleet: Fleet, readings: Readings) -> None:
+    with fleet.database.transaction() as connection:
+        ledger.open_batches(connection, lane=Lane.SYNC, sizes=[(new_id(), 3), (new_id(), 4)])
+    fleet.execute("update worker.tasks set created_at = now() - interval '2 minutes'")
+
+    (row,) = readings("fleet")
+
+    assert row["details"]["open_batches"] == 2
+    assert 120 <= row["details"]["oldest_batch"] < 180
 
 
 def test_what_waits_for_supabase_and_how_long_it_has_is_counted(
