@@ -78,11 +78,13 @@ def test_no_message_is_ever_scheduled_for_later() -> None:
 def test_nobody_sleeps_while_holding_a_transaction_or_a_slot_for_long() -> None:
     found = {source.name: attributes(source, "time", "sleep") for source in sources()}
 
-    # dispatch looks for a free slot every 20 ms; the audit and `sync now --wait` wait for others, outside any worker
+    # dispatch looks for a free slot every 20 ms; the audit, a pause and `sync now --wait` wait for others, outside any
+    # worker
     assert (
         where(
             found,
             "tenantsync/dispatching/service.py",
+            "tenantsync/dispatching/pausing.py",
             "tenantsync/audit/service.py",
             "tenantsync/cli/sync.py",
         )
