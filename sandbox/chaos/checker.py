@@ -71,6 +71,10 @@ class Strike:
     outage: bool = False
     victims: frozenset[str] = frozenset()
 
+    @property
+    def instant(self) -> bool:
+        return self.over <= self.at
+
 
 @dataclass(frozen=True, slots=True)
 class Affected:
@@ -195,12 +199,16 @@ def _struck(history: History, strike: Strike, unit: str, outages: Sequence[Strik
     again = None
     for step in history.after(unit, strike.at):
         if step.finishes and step.fence == last.fence:
-            if step.at <= strike.over or not strike.outage:
+            if step.at <= strike.over or strike.instant:
                 return None  # it came through
             again = step.at
             break
-        if step.now == "running" and step.fence == last.fence and not strike.outage:
-            return None  # its message arrived; what becomes of the run is another matter
+        if step.now == "running" and step.fence == last.fence:
+            if not strike.outage:
+                return None  # its message arrived; what becomes of the run is another matter
+            if step.at > strike.over:
+                again = step.at
+                break
         if step.now == "running" and step.fence > last.fence:
             again = step.at
             break

@@ -152,7 +152,7 @@ def kill_backends(field: Field, most: int) -> None:
 
 def pool_exhaustion(field: Field) -> None:
     """Others take every connection that Postgres gives; the product loses its own and finds none left."""
-    with ExitStack() as held, field.lasting(outage=True):
+    with field.lasting(outage=True), ExitStack() as held:
         full = threading.Event()
         ends = time.monotonic() + ACTIVE * field.pace
         killer = held.enter_context(field.world.postgres.connect("tenantsync"))
@@ -178,7 +178,7 @@ def _terminate_all(field: Field, connection: psycopg2.extensions.connection) -> 
 def idle_in_transaction(field: Field) -> None:
     """Somebody holds a snapshot and the locks of hot rows: twenty units, the turns of five tenants."""
     field.when_busy()
-    with ExitStack() as held, field.lasting(outage=True, faults=2):
+    with field.lasting(outage=True, faults=2), ExitStack() as held:
         for statement in HELD:
             connection = held.enter_context(field.world.postgres.connect("tenantsync"))
             connection.set_session(isolation_level="REPEATABLE READ", autocommit=False)

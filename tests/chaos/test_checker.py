@@ -104,6 +104,18 @@ def test_a_run_that_ended_under_its_own_fence_after_an_outage_is_affected() -> N
     assert [one.waited for one in found] == [pytest.approx(0.5)]
 
 
+def test_a_stopped_run_that_ends_when_it_wakes_up_is_counted_from_the_stop() -> None:
+    found = recovery([*HONEST[:2], finish(10.5, 2)], Strike("child_stop", 1.15, 10.2))
+
+    assert [one.waited for one in found] == [pytest.approx(9.35)]
+
+
+def test_a_message_that_waited_out_an_outage_is_counted_from_its_end() -> None:
+    found = recovery([claim(1.0, 2), start(4.5, 2)], Strike("redis_freeze", 1.05, 4.0, outage=True))
+
+    assert [one.waited for one in found] == [pytest.approx(0.5)]
+
+
 @pytest.mark.parametrize(
     "strike",
     [
