@@ -214,7 +214,7 @@ def _struck(history: History, strike: Strike, unit: str, outages: Sequence[Strik
             break
         if step.was in IN_FLIGHT and step.now == "idle" and step.fence > last.fence:
             return None  # its account was removed
-    clock = max(strike.over, strike.at)
+    clock = strike.over if strike.outage else strike.at
     waited = None if again is None else max(0.0, again - clock - _overlap(clock, again, outages, strike))
     return Affected(strike.scenario, unit, strike.at, clock, again, waited)
 
