@@ -69,8 +69,9 @@ class Life:
         self._thread.join(30)
         self._stack.close()
         for guest in self._guests:
-            if guest.paused:
-                pausing.resume(self._world.database, tenant_id=guest.tenant_id)
+            with suppress(*OUTAGES):
+                if guest.paused:
+                    pausing.resume(self._world.database, tenant_id=guest.tenant_id)
 
     def excused(self) -> frozenset[str]:
         """Units of guests: paused and removed as they are, nobody expects them to run again in time."""

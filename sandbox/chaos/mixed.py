@@ -10,6 +10,9 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import psycopg2
 
 from sandbox.chaos import processes, servers
 from sandbox.chaos.field import Field
@@ -39,12 +42,21 @@ def mixed(field: Field, seconds: float) -> None:
     ]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(0.5)
+    try:
+        _join(threads)
+    except BaseException:  # an actor that went on would start a server again that has just been stopped
+        field.stopping.set()
+        _join(threads)
+        raise
     field.world.network.set("*", PASS)
     if troubles:
         raise troubles[0]
+
+
+def _join(threads: Sequence[threading.Thread]) -> None:
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(0.5)
 
 
 def _act(
@@ -56,7 +68,8 @@ def _act(
             pause = min(every * rng.uniform(0.5, 1.5), ends - time.monotonic())
             if field.stopping.wait(max(0.0, pause)) or time.monotonic() >= ends:
                 return
-            rng.choice(actions)(field, rng)
+            with suppress(psycopg2.Error):  # it may be another actor's turn to have Postgres down
+                rng.choice(actions)(field, rng)
     except (OSError, ServerFailed, RuntimeError) as error:
         troubles.append(error)
 

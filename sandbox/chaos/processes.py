@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 
 import psutil
+import psycopg2
 
 from sandbox.chaos import faketime
 from sandbox.chaos.field import Field, NotRun
@@ -87,7 +88,9 @@ def stop_child(field: Field, worker: str, seconds: float) -> None:
 def _still_runs(field: Field, worker: str) -> bool:
     """Whether runs of a worker are under way that were under way a while ago, too."""
     field.stopping.wait(CAUGHT)
-    return bool(field.world.ask(OLD_RUNS, node_of(worker), CAUGHT)[0][0])
+    with suppress(psycopg2.Error):
+        return bool(field.world.ask(OLD_RUNS, node_of(worker), CAUGHT)[0][0])
+    return False
 
 
 def beat_kill(field: Field) -> None:
@@ -120,7 +123,7 @@ def clock_step(field: Field) -> None:
     finally:
         for name in STEPPED:
             _restart(field, name, dict(plain[name]))
-        field.world.await_fleet()
+    field.world.await_fleet()
 
 
 def _restart(field: Field, name: str, environment: dict[str, str]) -> None:
