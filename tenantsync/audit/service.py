@@ -148,11 +148,11 @@ async def _examine(database: Database, settings: Settings, proofs: list[Calendar
 
 
 def _allowance(allowances: Allowances, calendar: AuditedCalendar, deadline: float) -> Allowance:
-    """As much of the budgets as a first sync gets, waited for as long as the listing may take."""
+    """As much of the budgets as polls get, or busy ones would leave it none; waited for as long as it may take."""
     return allowances.of(
         provider=calendar.provider,
         identity=calendar.identity,
-        bulk=True,
+        bulk=False,
         deadline=clock.monotonic() + deadline,
         patience=deadline,
     )

@@ -105,7 +105,7 @@ class Runner:
         try:
             self.stop(grace)
             self._in_loop(self._adapters.close()).result(HAND_BACK_WITHIN)
-            self._in_loop(self._allowances.close()).result(HAND_BACK_WITHIN)
+            wait([self._in_loop(self._allowances.close())], timeout=HAND_BACK_WITHIN)
         finally:
             self._stopping.set()
             self._loop.call_soon_threadsafe(self._loop.stop)

@@ -74,6 +74,17 @@ def test_no_window_holds_more_than_the_limit_however_late_reservations_are_used(
     assert fullest(sent, WINDOW * SECOND) <= limit
 
 
+@pytest.mark.parametrize("limit", [2, 10, 50, 600])
+def test_the_worst_case_is_exactly_the_limit(limit: int) -> None:
+    """An idle budget whose every reservation of the first moments is sent as late as it may, and all others at once."""
+    step, held_back = int(VALID * SECOND / 500), int(VALID * SECOND)
+    asks = [(step, limit, max(0, held_back - number * step), POLLS) for number in range(1, 4500)]
+
+    sent = play(gcra(limit), asks)
+
+    assert limit - 1 <= fullest(sent, WINDOW * SECOND) <= limit
+
+
 def test_the_judge_finds_what_the_usual_sliding_window_lets_through() -> None:
     asks = [(45 * SECOND, 50, 0, POLLS), (30 * SECOND, 50, 0, POLLS), (29 * SECOND, 50, 0, POLLS)]
 

@@ -157,6 +157,20 @@ CONTRADICTIONS = {
 }
 
 
+@pytest.mark.parametrize("value", ["0", "9", "-600", "600/min", "1e9"])
+@pytest.mark.parametrize(
+    "name",
+    ["GOOGLE_QUOTA_PER_MINUTE", "GOOGLE_USER_QUOTA_PER_MINUTE", "CALDAV_SERVER_QUOTA_PER_MINUTE"],
+)
+def test_a_quota_out_of_range_is_refused_by_name(refused: Any, name: str, value: str) -> None:
+    assert name in refused(**{name: value})
+
+
+@pytest.mark.parametrize("value", ["0", "1001", "-1", "many"])
+def test_a_number_at_a_time_out_of_range_is_refused_by_name(refused: Any, value: str) -> None:
+    assert "CALDAV_SERVER_CONCURRENCY" in refused(CALDAV_SERVER_CONCURRENCY=value)
+
+
 @pytest.mark.parametrize(("named", "changes"), CONTRADICTIONS.items(), ids=CONTRADICTIONS)
 def test_a_contradiction_is_named(refused: Any, named: str, changes: dict[str, str]) -> None:
     assert named in refused(**changes)
