@@ -3,14 +3,12 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from threading import Barrier
-from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from config.timetable import Entry
@@ -19,62 +17,16 @@ from db.session import Database
 from sandbox.servers.postgres import Postgres
 from tenantsync.schedule import occurrences, rules, service
 from tenantsync.schedule.occurrences import OccurrenceLost, Step, Unfinished
+from tests.support.clockwork import CALM, LEASE, Clockwork, Timetable
 from tests.support.shared_database import database_url, shared_database  # noqa: F401 — fixtures
 from tests.support.statements import Spoil, StatementTap
 from tests.support.waiting import wait_until
 
-NOW = int(datetime.now(UTC).timestamp())
-CALM = timedelta(seconds=next(one for one in range(40_000, 80_000) if one / 4 < NOW % one < 3 * one / 4))
-"""An interval in whose middle we are: no test sees a tick pass by chance."""
 SECOND = timedelta(seconds=1)
-LEASE = timedelta(seconds=60)
 LATEST = {"job": Entry("test.job", every=CALM, policy="latest")}
 ALL = {"job": Entry("test.job", every=CALM, policy="all")}
 SKIP = {"job": Entry("test.job", every=CALM, policy="skip")}
 MANY = 8
-
-Timetable = dict[str, Entry]
-
-
-class Clockwork:
-    """Ticks a timetable on a real database, whose past the test makes up."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        self.sent: list[UUID] = []
-
-    def tick(self, timetable: Timetable) -> int:
-        return service.tick(self.database, lambda _, occurrence: self.sent.append(occurrence), timetable)
-
-    def run(self, occurrence: UUID, work: occurrences.Work = lambda _: None, *, worker: str = "w") -> bool:
-        return occurrences.run(self.database, occurrence, work, worker=worker, lease=LEASE)
-
-    def pretend(self, *, since: timedelta) -> None:
-        """As if every entry had been followed until so long ago, and nobody had ticked since."""
-        self.execute("update worker.schedules set since = now() - :ago, last_tick = now() - :ago", ago=since)
-
-    def lose(self) -> None:
-        """Every lease ends: messages did not arrive in time, workers are gone."""
-        self.execute("update worker.tasks set lease_until = now() - interval '1 s' where lease_until is not null")
-
-    def execute(self, statement: str, **parameters: Any) -> None:
-        with self.database.transaction() as connection:
-            connection.execute(text(statement), parameters)
-
-    def rows(self, status: str | None = None) -> list[Any]:
-        with self.database.reading() as connection:
-            found = connection.execute(text("select * from worker.tasks where due_at is not null order by due_at, id"))
-            return [row for row in found if status in (None, row.status)]
-
-    def reading(self, entry: str = "job") -> schedules.EntryReading:
-        with self.database.statement() as connection:
-            (found,) = (one for one in schedules.standings(connection) if one.entry == entry)
-        return found
-
-    def expected(self, entry: str = "job") -> int:
-        one = self.reading(entry)
-        rule = rules.Rule(one.every, one.policy)  # type: ignore[arg-type]
-        return rules.Standing(rule, one.since, one.last_tick, one.earlier).expected
 
 
 @pytest.fixture
