@@ -34,5 +34,6 @@ OCCURRENCES: dict[str, Entry] = {
     "clean-up": Entry("retention.cleanup", every=timedelta(hours=1), policy="latest"),
     "collect-metrics": Entry("metrics.collect", every=timedelta(seconds=15), policy="skip"),
     "audit-ledger": Entry("ledger.audit", every=timedelta(seconds=15), policy="skip"),
+    "isolate-tenants": Entry("tenants.isolate", every=timedelta(seconds=10), policy="skip"),
     "write-freshness": Entry("metrics.freshness", every=timedelta(minutes=5), policy="latest"),
 }

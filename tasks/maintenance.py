@@ -1,4 +1,4 @@
-"""Occurrences of the timetable: cleanup, metrics, the ledger's audit. Each is done once at a time, whoever got it."""
+"""Occurrences of the timetable: cleanup, metrics, the ledger's audit, the isolated lane. Each is done once at a time, whoever got it."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from tasks.celery_app import app
 from tasks.runtime import runtime
 from tasks.schedule import do
 from tenantsync.accounting import service as accounting
+from tenantsync.dispatching import isolation
 from tenantsync.metrics import service as metrics
 from tenantsync.retention import service as retention
 
@@ -38,3 +39,10 @@ def audit_ledger(*, occurrence: str | None = None, **_: Any) -> None:
     """Reckon what was expected of every unit and entry, and name what nothing accounts for."""
     ours = runtime()
     do(occurrence, lambda step: accounting.reckon(ours.database, ours.settings, entries=OCCURRENCES, step=step))
+
+
+@app.task(name="tenants.isolate")
+def isolate(*, occurrence: str | None = None, **_: Any) -> None:
+    """Let tenants whose units kill workers run apart, and bring back those that have been quiet."""
+    ours = runtime()
+    do(occurrence, lambda _: isolation.isolate(ours.database))

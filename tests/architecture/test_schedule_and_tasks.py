@@ -27,6 +27,7 @@ TASKS = {
     "metrics.collect",
     "metrics.freshness",
     "ledger.audit",
+    "tenants.isolate",
 }
 """The names that dashboards and alerts of other people know."""
 
