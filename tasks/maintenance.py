@@ -1,4 +1,4 @@
-"""Occurrences of the timetable: cleanup, metrics, the ledger's audit, the isolated lane. Each is done once at a time, whoever got it."""
+"""Occurrences of the timetable: each is done once at a time, whoever got it."""
 
 from typing import Any
 

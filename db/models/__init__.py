@@ -5,7 +5,7 @@ import re
 from db.base import Base
 from db.models.accounts import Account, Calendar
 from db.models.events import Budget, Cooldown, Event, Hold, QuarantinedItem, StagedEvent, Tombstone
-from db.models.ledger import AuditLog, ExecutionLog, SystemMetric, Schedule, Task, TaskKey, Worker
+from db.models.ledger import AuditLog, ExecutionLog, Schedule, SystemMetric, Task, TaskKey, Worker
 from db.models.mirror import MirrorTurn, OutboxEntry, ParkedRow
 from db.models.tenants import Incident, Pause, Policy, Tenant, Turn, Unit, Workspace
 
