@@ -18,4 +18,6 @@ class PromptConnection(Connection):
 
 
 class PromptAmqp(AMQP):
+    """Celery's way to the broker, by such connections."""
+
     Connection = PromptConnection

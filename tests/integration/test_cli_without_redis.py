@@ -160,7 +160,11 @@ def test_nor_does_a_real_process(valkey: Valkey, environment: dict[str, str], wo
         )
         return time.monotonic() - began
 
-    usual = max(seconds(), seconds())  # on a machine that does other things too
-    valkey.freeze()
+    def in_time() -> bool:
+        usual = seconds()
+        valkey.freeze()
+        hangs = seconds()
+        valkey.thaw()
+        return hangs < max(usual, seconds()) + LATE
 
-    assert min(seconds(), seconds()) < usual + LATE
+    assert any(in_time() for _ in range(4))  # one that waits for Redis never is; on a busy machine others may be late
