@@ -4,67 +4,37 @@ The statements are found by running once and listening at the driver, so that a 
 failed tomorrow. P22 and P73, at the end, watch from outside while a run does its work.
 """
 
-import contextlib
 import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import psycopg2
 import pytest
-from sqlalchemy.exc import DBAPIError
 
 from config.queues import Lane
 from config.settings import Settings
 from db.repositories import ledger
 from db.repositories.units import ClaimedUnit
-from db.session import Database
 from sandbox.google.control import GoogleControl
 from sandbox.google.specs import Edit, Fault, SeedSpec
-from sandbox.servers.postgres import Postgres
 from tenantsync.dispatching import service as dispatching
 from tests.support.crowd import Crowd
-from tests.support.fleet import Fleet, TenantHandle, events_equal_truth, make_settings
+from tests.support.fleet import Fleet, TenantHandle, events_equal_truth
 from tests.support.holding_proxy import HoldingProxy
 from tests.support.logs import captured_logs
 from tests.support.shared_database import database_url, shared_database  # noqa: F401 — fixtures
-from tests.support.statements import Spoil, StatementTap
+from tests.support.statements import Spoil
 from tests.support.stored import stored
+from tests.support.tapped import Tapped
 from tests.support.waiting import wait_until
 from tests.support.watching import watching
 
-pytest_plugins = ["tests.support.crowd_fixtures"]
+pytest_plugins = ["tests.support.crowd_fixtures", "tests.support.tapped_fixtures"]
 
 SIZE = 6
 WORKERS = 6
 LOST = "update sync.units set lease_until = now() - interval '1 second' where lease_until is not null"
 ANN = "ann@example.test"
-LEASE = "60s"  # no heartbeat comes between two statements
-
-
-@dataclass(frozen=True, slots=True)
-class Tapped:
-    """A worker whose every statement is heard and may be spoiled."""
-
-    fleet: Fleet
-    tap: StatementTap
-
-    def run(
-        self,
-        unit: ClaimedUnit,
-        *,
-        lane: Lane = Lane.SYNC,
-        at: int | None = None,
-        how: Spoil = Spoil.REFUSED,
-        matching: str = "",
-    ) -> list[str]:
-        """Run one unit with its n-th statement spoiled; returns the statements. Failing is its business alone."""
-        self.tap.arm(at=at, how=how, matching=matching)
-        with contextlib.suppress(DBAPIError, psycopg2.Error):
-            self.fleet.run_batch(lane, [unit])
-        self.tap.disarm()
-        return self.tap.seen
 
 
 @pytest.fixture(autouse=True)
@@ -72,41 +42,6 @@ def log(settings: Settings) -> Iterator[io.StringIO]:
     """The product's own log: every fault writes a traceback, and structlog's default takes a second to paint one."""
     with captured_logs(settings) as lines:
         yield lines
-
-
-@pytest.fixture
-def kill(postgres: Postgres) -> Callable[[int], None]:
-    """Ends a session at the server, and waits until it is gone."""
-
-    def terminate(backend: int) -> None:
-        with postgres.connect() as connection, connection.cursor() as cursor:
-            cursor.execute("select pg_terminate_backend(%s, 5000)", (backend,))
-
-    return terminate
-
-
-@pytest.fixture
-def tapped(settings: Settings, kill: Callable[[int], None]) -> Iterator[Callable[[], Tapped]]:
-    """Makes workers on the test's database, each with connections of its own."""
-    made: list[Tapped] = []
-    slow_heart = make_settings(
-        settings.database_url,
-        google_api_endpoint=settings.google_api_endpoint,
-        google_token_uri=settings.google_token_uri,
-        sync_lease=LEASE,
-    )
-
-    def make() -> Tapped:
-        tap = StatementTap(kill)
-        database = Database(settings.database_url, pool_size=5, name="tapped")
-        tap.attach(database)
-        made.append(Tapped(Fleet(database, slow_heart, worker=f"tapped-{len(made)}"), tap))
-        return made[-1]
-
-    yield make
-    for worker in made:
-        worker.fleet.close()
-        worker.fleet.database.close()
 
 
 @pytest.fixture
@@ -221,10 +156,8 @@ def test_p11_a_fault_at_any_statement_of_a_dispatch_loses_and_doubles_no_unit(
         with fleet.database.transaction() as connection:
             reading = {"slots": 4, "cpu": 0, "memory": 0, "active": 0, "now": datetime.now(UTC)}
             ledger.heartbeat(connection, worker="worker-1", queues=["sync"], reading=reading)
-        dispatcher.tap.arm(at=at, how=how)
-        with contextlib.suppress(DBAPIError, psycopg2.Error):
+        with dispatcher.spoiled(at=at, how=how):
             dispatching.dispatch(dispatcher.fleet.database, lambda *_: None, batch_size=200, budget=0.0)
-        dispatcher.tap.disarm()
         fleet.execute(LOST)
         fleet.execute("update worker.tasks set status = 'superseded' where status = 'pending'")
         fleet.sync()

@@ -75,11 +75,15 @@ class StatementTap:
             if counts:
                 self.seen.append(" ".join(statement.split()))
             struck = counts and len(self.seen) == self._at
-        return self._spoiled(connection, work) if struck else work()
+        return self._spoiled(connection, statement, work) if struck else work()
 
-    def _spoiled(self, connection: "_Connection", work: Callable[[], Any]) -> None:
+    def _spoiled(self, connection: "_Connection", statement: str, work: Callable[[], Any]) -> None:
         if self._how == Spoil.REFUSED:
-            connection.untapped("select 1 / 0")
+            try:
+                connection.untapped("select 1 / 0")
+            finally:
+                if statement == "COMMIT":  # one that Postgres refuses ends its transaction
+                    connection.rollback()
         elif self._how == Spoil.CUT_BEFORE:
             self._kill(connection.info.backend_pid)
             work()
