@@ -27,6 +27,10 @@ UNITS = """
 alter table sync.units add owed real not null default 0;
 -- The one provider of the unit's calendars, null where they have several: lets a claim pass over a closed one.
 alter table sync.units add provider text;
+update sync.units u set provider = a.provider
+  from (select workspace_id, tenant_id, min(provider) as provider from sync.accounts where state <> 'removed'
+         group by workspace_id, tenant_id having count(distinct provider) = 1) a
+ where a.workspace_id = u.unit_id and a.tenant_id = u.tenant_id;
 alter table sync.units add parked_at timestamptz;
 -- How often the unit was in a process that died with others in it, since its last success.
 alter table sync.units add suspicions smallint not null default 0;
@@ -92,7 +96,8 @@ $$;
 create function sync.expected(tenant uuid, a timestamptz, b timestamptz) returns bigint language sql stable as $$
   select sync.slots(a, b) - coalesce((
     select sum(sync.slots(greatest(a, p.paused_at), least(b, p.resumed_at)))
-      from (select paused_at, coalesce(resumed_at, 'infinity') as resumed_at from sync.pauses where tenant_id = tenant) p
+      from (select paused_at, coalesce(resumed_at, 'infinity') as resumed_at
+              from sync.pauses where tenant_id = tenant) p
      where p.paused_at < b and p.resumed_at > a), 0)::bigint
 $$;
 """
