@@ -1,17 +1,21 @@
 """Another clock for one process: Debian's libfaketime, installed or fetched with apt-get into the cache.
 
 The library is preloaded and reads its offset from a file, so a process' clock can be stepped while it runs.
-Monotonic clocks are left alone: a step of the wall clock never moves those.
+Monotonic clocks are left alone: a step of the wall clock never moves those. For that Python's `time.sleep` needs
+the help of `stepped/sitecustomize.py`.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
+HELP = Path(__file__).parent / "stepped"
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "faketime"
 LIBRARY = "libfaketimeMT.so.1"
 INSTALLED = "/usr/lib/*/faketime/" + LIBRARY
@@ -58,18 +62,24 @@ def _run(command: list[str], folder: Path) -> None:
 
 
 class Clock:
-    """The offset that processes with `environment` see."""
+    """The offset that processes see which were started with `environment`."""
 
     def __init__(self, library: Path, file: Path) -> None:
         self._file = file
-        self.environment = {
-            "LD_PRELOAD": str(library),
-            "FAKETIME_TIMESTAMP_FILE": str(file),
+        self._library = library
+        self.step(0)
+
+    def environment(self, plain: Mapping[str, str]) -> dict[str, str]:
+        """A process' environment, with this clock in it."""
+        return {
+            **plain,
+            "LD_PRELOAD": str(self._library),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
+            "PYTHONPATH": os.pathsep.join((str(HELP), plain["PYTHONPATH"])),
         }
-        self.step(0)
 
     def step(self, seconds: float) -> None:
         """From now on (within a second) the clock is this far from the true one."""
