@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help demo up test bench chaos lint format lock clean
+.PHONY: help demo up test bench chaos guards lint format lock clean
 
 help: ## List the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -24,6 +24,9 @@ bench: .venv/ready .cache/node ## Measure, and write benchmarks/results/latest.j
 chaos: .venv/ready .cache/node ## Strike the whole product for ten minutes and prove it; ONLY=a,b SEED=7 SOAK=minutes
 	@$(BIN)/python -m sandbox.chaos --write $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(SOAK),--soak $(SOAK)) $(ARGS)
+
+guards: .venv/ready .cache/node ## Take every guard away, one at a time, and see its test fail
+	@$(BIN)/python -m tests.guards $(ARGS)
 
 lint: .venv/ready ## Lint, types and import contracts
 	$(BIN)/ruff check .

@@ -237,12 +237,14 @@ def copied() -> Iterator[Path]:
 
 
 def run(folder: Path, tests: Sequence[str]) -> tuple[int, str]:
-    """pytest's exit code and its last lines."""
+    """pytest's exit code; what failed first, or else its last lines."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", *tests],
         cwd=folder, capture_output=True, text=True,
     )  # fmt: skip
-    return done.returncode, "\n".join(done.stdout.splitlines()[-15:])
+    lines = done.stdout.splitlines()
+    failed = next((line[1:].strip() for line in lines if line.startswith("E  ")), "")
+    return done.returncode, failed if done.returncode == TESTS_FAILED else "\n".join(lines[-15:])
 
 
 def judge(folder: Path, guard: Guard) -> Verdict:
@@ -291,6 +293,7 @@ def main(names: Sequence[str]) -> int:
             word = "noticed" if verdict.noticed else "NOT NOTICED"
             where = verdict.guard.test.rpartition("::")[2]
             sys.stdout.write(f"{word:12} {verdict.guard.name:38} {verdict.seconds:5.1f} s  {where}\n")
+            sys.stdout.write(f"{'':12} {verdict.said[:100]}\n" if verdict.noticed else "")
             sys.stdout.flush()
     missed = [verdict for verdict in verdicts if not verdict.noticed]
     for verdict in missed:

@@ -3,7 +3,7 @@
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,11 +20,17 @@ from sandbox.tracesteps import TIME_PASSED
 from tenantsync.dispatching import service as dispatching
 from tests.support.fleet import Fleet
 from tests.support.mirror import MirrorSide
+from tests.support.waiting import wait_until
 
-AGE = """
-update sync.units set lease_until = now() - interval '1 second' where lease_until is not null;
+AGE_UNITS = """
+with lk as materialized (  -- in the product's order, as runs are under way
+  select unit_id from sync.units where lease_until is not null order by unit_id for no key update)
+update sync.units u set lease_until = now() - interval '1 second' from lk where u.unit_id = lk.unit_id
+"""
+AGE_THE_REST = """
 update mirror.turns set lease_until = now() - interval '1 second', ready_at = now() where lease_until is not null;
 update worker.tasks set lease_until = now() - interval '1 second' where lease_until is not null;
+delete from sync.cooldowns;
 """
 
 
@@ -32,55 +38,90 @@ class Struck(Exception):
     """What a test does to a thread instead of a SIGKILL: it gets no further."""
 
 
+STOPS = ("start.committed", "fence.asked", "quiet.asked")
+"""Where a thread may stand still: it holds no lock there. Its question may be asked, and be answered much later."""
+AT_ONCE = 2  # threads that stand still; each may hold a connection
+
+
 class Strikes:
-    """Records every point that is reached, and stops threads at some of them, before or after the line."""
+    """Records every point that is reached. At some of them a thread is killed, before or after the line, or stopped."""
 
     def __init__(self, path: Path) -> None:
         self.recorder = racepoints.Recorder(path)
         self.chance = random.Random(3)  # noqa: S311 — the same strikes every time, as far as threads allow
         self.rate = 0.0
         self.struck = 0
+        self.stopped = 0
+        self.stops = False
+        self._resume = threading.Event()
         self._lock = threading.Lock()
 
     def __call__(self, point: str, facts: Mapping[str, Any]) -> None:
         with self._lock:
             strikes, unheard = self.chance.random() < self.rate, self.chance.random() < 0.5
             self.struck += strikes
+            stops = not strikes and self.stops and point in STOPS and self.stopped < AT_ONCE
+            self.stopped += stops
+            resume = self._resume
         if strikes and unheard:
             raise Struck(point)
         self.recorder(point, facts)
         if strikes:
             raise Struck(point)
+        if stops:
+            resume.wait(30)
+
+    def resume(self) -> None:
+        """Whoever stands still goes on."""
+        with self._lock:
+            self._resume.set()
+            self._resume, self.stopped, self.stops = threading.Event(), 0, False
 
 
 class Storm:
-    """What a round does: claim twice, lose and repeat messages, run them in two workers, drain twice."""
+    """What a round does: claim twice, lose and repeat messages, run them in two workers, drain twice.
+
+    Some runs stand still until their leases have ended and others have taken their units and finished.
+    """
 
     def __init__(self, fleets: tuple[Fleet, Fleet], mirror: MirrorSide, strikes: Strikes) -> None:
         self.fleets = fleets
         self.mirror = mirror
         self.strikes = strikes
-        self.threads = ThreadPoolExecutor(4)
+        self.threads = ThreadPoolExecutor(12)
+        self.dispatchers = ThreadPoolExecutor(2)
 
     def round(self) -> None:
-        first = self.fleets[0]
-        first.due()
-        messages = [message for sent in self.threads.map(self._dispatch, self.fleets) for message in sent]
-        chance = self.strikes.chance
-        arriving = [message for message in messages for _ in range(chance.choice((0, 1, 1, 1, 2)))]
-        if not self.strikes.rate:
-            arriving = messages
-        chance.shuffle(arriving)
-        running = [self.threads.submit(self._run, self.fleets[place % 2], *m) for place, m in enumerate(arriving)]
-        draining = [self.threads.submit(self._drain) for _ in range(2)]
-        for work in (*running, *draining):
+        self.strikes.stops = self.strikes.rate > 0
+        under_way = self._wave()
+        wait_until(lambda: self.strikes.stopped or all(one.done() for one in under_way), about="a run to stand still")
+        self.strikes.stops = False
+        if self.strikes.rate:
+            self._age(AGE_UNITS)
+            for _ in range(2):  # the first finds the suspects, the second claims them
+                wait(self._wave())
+        self.strikes.resume()
+        under_way += [self.threads.submit(self._drain) for _ in range(2)]
+        for work in under_way:
             work.result()
-        self.age()
+        self._age(AGE_UNITS)
+        self._age(AGE_THE_REST)
 
-    def age(self) -> None:
-        """As if all leases had ended, which the trace is told."""
-        self.fleets[0].execute(AGE)
-        self.fleets[0].execute("delete from sync.cooldowns")
+    def _wave(self) -> "list[Future[None]]":
+        """Everything is due, is claimed by two dispatchers, and is on its way to two workers."""
+        self.fleets[0].due()
+        dispatching_ones = [self.dispatchers.submit(self._dispatch, fleet) for fleet in self.fleets]
+        messages = [message for sent in dispatching_ones for message in sent.result()]
+        chance = self.strikes.chance
+        times = (0, 1, 1, 1, 2) if self.strikes.rate else (1,)
+        arriving = [message for message in messages for _ in range(chance.choice(times))]
+        chance.shuffle(arriving)
+        return [self.threads.submit(self._run, self.fleets[place % 2], *m) for place, m in enumerate(arriving)]
+
+    def _age(self, statement: str) -> None:
+        """As if all leases had ended, which the trace is told. Nobody claims meanwhile."""
+        self.strikes.recorder(TIME_PASSED, {})
+        self.fleets[0].execute(statement)
         self.strikes.recorder(TIME_PASSED, {})
 
     def settle(self) -> None:
@@ -124,3 +165,4 @@ def storm(make_fleet: Callable[..., Fleet], mirror: MirrorSide, trace: Path) -> 
     with racepoints.hooked(strikes):
         yield made
     made.threads.shutdown()
+    made.dispatchers.shutdown()

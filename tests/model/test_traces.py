@@ -1,15 +1,21 @@
 """The model is one of this code: what real runs do, struck as they may be, it allows; all else it refuses."""
 
+import base64
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from config.settings import Settings
 from sandbox.google.control import GoogleControl
 from sandbox.google.specs import FleetSpec, SeedSpec
 from sandbox.tracecheck import check, check_lines, main
 from sandbox.tracesteps import ANSWERS, Line, read
+from tests.architecture.sources import CHECKOUT
 from tests.model.conftest import Storm
 from tests.support.fleet import events_equal_truth
 from tests.support.mirror import assert_mirror_equals_postgres
@@ -22,6 +28,13 @@ pytestmark = pytest.mark.timeout(600)
 
 ANN = "ann@example.test"
 TENANTS, ROUNDS = 12, 8
+WORKER = """
+from db.racepoints import reach
+from tasks.runtime import close_runtime, runtime
+runtime()
+reach("fence.asked", unit="u", fence=7, title="dentist")
+close_runtime(0.0)
+"""
 RATE = 0.03
 """Of the points that are reached, how many stop their thread."""
 
@@ -184,6 +197,24 @@ def test_a_line_that_a_kill_cut_off_spoils_no_other(trace: Path) -> None:
 
     assert len(read([trace])) == len(lines) - 1
     assert check([trace]) == []
+
+
+def test_a_worker_process_appends_to_the_file_that_trace_file_names(trace: Path, settings: Settings) -> None:
+    keys = ",".join(f"{number}:{base64.b64encode(key).decode()}" for number, key in settings.encryption_keys.items())
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "SUPABASE_URL": settings.supabase_url,
+        "SUPABASE_SECRET_KEY": settings.supabase_secret_key.get_secret_value(),
+        "ENCRYPTION_KEYS": keys,
+        "TRACE_FILE": str(trace),
+    }
+
+    done = subprocess.run([sys.executable, "-c", WORKER], cwd=CHECKOUT, env=environment, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert [(line["point"], line["fence"]) for line in read([trace])] == [("fence.asked", 7)]
 
 
 def test_an_empty_trace_proves_nothing(trace: Path) -> None:
