@@ -55,6 +55,7 @@ class World:
         self.revived: list[str] = []
         self._ready: dict[str, tuple[Callable[[], bool], float]] = {}
         self._watching = threading.Event()
+        self._supabase_watched = False
         self.flower_password = secrets.token_urlsafe(12)
         self.flower_port: int | None = None
 
@@ -146,8 +147,27 @@ class World:
         """What a command line of this world needs in its environment."""
         return {name: value for name, value in self.environment.items() if name.lower() in Settings.model_fields}
 
+    def keep_supabase_alive(self) -> None:
+        """Start the lite server again when it dies: its Postgres client may crash when Postgres does."""
+        if not self._supabase_watched:
+            self._supabase_watched = True
+            watcher = threading.Thread(target=self._watch_supabase, name="watcher-supabase", daemon=True)
+            self._watching.set()
+            watcher.start()
+            self._stack.callback(watcher.join)
+            self._stack.callback(self._watching.clear)
+
+    def _watch_supabase(self) -> None:
+        while self._watching.is_set():
+            if not self.supabase.alive and self.postgres.alive and self._watching.is_set():
+                with suppress(ServerFailed):
+                    self.supabase.start()
+                    self.revived.append("supabase")
+            time.sleep(WATCH)
+
     def keep_alive(self) -> None:
         """From now on restart Celery processes that die, as an orchestrator would; `revived` names them."""
+        self.keep_supabase_alive()
         self._watching.set()
         for name in self.processes:  # a watcher each: one that takes long to start holds up no other
             watcher = threading.Thread(target=self._watch, args=(name,), name=f"watcher-{name}", daemon=True)

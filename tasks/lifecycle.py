@@ -11,7 +11,6 @@ from celery import Celery, bootsteps, signals
 from celery.worker import WorkController
 from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from beat_schedule import OCCURRENCES, WAKE_UPS
 from config.log_setup import setup_logging
@@ -73,7 +72,7 @@ def _before_worker(sender: str, instance: WorkController, options: dict[str, Any
         require_current(database)
         require_broker(instance.app)
         if _serves(instance.app, options, Queue.MIRROR):
-            require_supabase()
+            check_supabase()
     except (DatabaseUnreachable, SchemaOutdated, BrokerUnreachable, MirrorError) as error:
         _give_up(str(error))
     finally:
@@ -115,17 +114,17 @@ def require_broker(app: Celery) -> None:
             ) from None
 
 
-def require_supabase() -> None:
-    """Return once Supabase takes our key and has our migrations; raises MirrorError otherwise."""
+def check_supabase() -> None:
+    """Raise MirrorMisconfigured where Supabase refuses our key or lacks our migrations.
+
+    One that is away is no reason not to start: rows wait in the outbox, and the worker may have other queues.
+    """
     settings = get_settings()
     supabase = Supabase(settings.supabase_url, settings.supabase_secret_key.get_secret_value())
     try:
-        Retrying(
-            stop=stop_after_attempt(START_ATTEMPTS),
-            wait=wait_exponential_jitter(multiplier=0.2, max=3),
-            retry=retry_if_exception_type(MirrorUnavailable),
-            reraise=True,
-        )(supabase.check)
+        supabase.check()
+    except MirrorUnavailable as error:
+        log.warning("supabase_away", reason=error.reason, detail=error.detail)
     finally:
         supabase.close()
 

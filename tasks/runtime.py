@@ -3,13 +3,20 @@
 import os
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+import structlog
 
 from config.settings import Settings, get_settings
 from db import racepoints
-from db.session import Database
+from db.session import Database, is_connection_loss
 from tenantsync.calendars.runner import Runner
+from tenantsync.errors import PublishFailed
 from tenantsync.mirror.supabase import Supabase
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -79,6 +86,19 @@ def runtime() -> Runtime:
                 supabase=Supabase(settings.supabase_url, secret),
             )
         return _current
+
+
+@contextmanager
+def wake_up(name: str) -> Iterator[None]:
+    """A wake-up at work. One that loses Postgres or the broker says so in a line: the next one does its work."""
+    try:
+        yield
+    except PublishFailed as error:
+        log.warning("wake_up_cut_short", task=name, error=str(error))
+    except Exception as error:
+        if not is_connection_loss(error):
+            raise
+        log.warning("wake_up_cut_short", task=name, error=type(error).__name__)
 
 
 def close_runtime(grace: float) -> None:

@@ -9,7 +9,8 @@ from beat_schedule import OCCURRENCES
 from config.timetable import Entry
 from tasks import broker
 from tasks.celery_app import app
-from tasks.runtime import runtime
+from tasks.runtime import runtime, wake_up
+from tenantsync.errors import PublishFailed
 from tenantsync.schedule import occurrences
 from tenantsync.schedule import service as schedule
 
@@ -21,7 +22,9 @@ what is sent again and again must not fill Redis."""
 @app.task(name="schedule.tick")
 def tick(**_: Any) -> None:
     """Write down what the timetable owes by now, and send what waits."""
-    schedule.tick(runtime().database, publish, OCCURRENCES)
+    ours = runtime()
+    with wake_up("schedule.tick"):
+        schedule.tick(ours.database, publish, OCCURRENCES)
 
 
 def publish(entry: Entry, occurrence: UUID) -> None:
@@ -32,7 +35,7 @@ def publish(entry: Entry, occurrence: UUID) -> None:
                 entry.task, kwargs={"occurrence": str(occurrence)}, task_id=str(occurrence), queue=entry.queue.value
             )
     except OperationalError as error:
-        raise schedule.PublishFailed(f"the broker did not take {entry.task} ({type(error).__name__})") from None
+        raise PublishFailed(f"the broker did not take {entry.task} ({type(error).__name__})") from None
 
 
 def do(occurrence: str | None, work: occurrences.Work) -> None:

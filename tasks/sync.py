@@ -11,15 +11,17 @@ from config.queues import Lane
 from config.settings import get_settings
 from db.repositories.units import ClaimedUnit
 from tasks.celery_app import app
-from tasks.runtime import runtime
+from tasks.runtime import runtime, wake_up
 from tenantsync.dispatching import service as dispatching
+from tenantsync.errors import PublishFailed
 
 
 @app.task(name="sync.dispatch")
 def dispatch(**_: Any) -> None:
     """Claim due units and publish them."""
     ours = runtime()
-    dispatching.dispatch(ours.database, publish, batch_size=ours.settings.worker_batch_size)
+    with wake_up("sync.dispatch"):
+        dispatching.dispatch(ours.database, publish, batch_size=ours.settings.worker_batch_size)
 
 
 @app.task(name="sync.run_batch")
@@ -50,4 +52,4 @@ def publish(lane: Lane, batch_id: UUID, batch: Sequence[ClaimedUnit]) -> None:
             **shown,
         )
     except OperationalError as error:
-        raise dispatching.PublishFailed(f"the broker did not take a batch ({type(error).__name__})") from None
+        raise PublishFailed(f"the broker did not take a batch ({type(error).__name__})") from None

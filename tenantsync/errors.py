@@ -87,3 +87,7 @@ class OperatorFault(SyncError):
 
 class Refused(SyncError):
     """A request that can never succeed as it was sent."""
+
+
+class PublishFailed(Exception):
+    """The broker did not take a message. What it was for stands in Postgres, and is sent again or due again."""

@@ -229,9 +229,7 @@ def _refusal(places: str) -> Refused:
 
 
 def _session(socket_factory: Any) -> aiohttp.ClientSession:
-    connector = _Connector(
-        limit=CONNECTIONS, socket_factory=socket_factory, ttl_dns_cache=10, keepalive_timeout=30
-    )
+    connector = _Connector(limit=CONNECTIONS, socket_factory=socket_factory, ttl_dns_cache=10, keepalive_timeout=30)
     return aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT),

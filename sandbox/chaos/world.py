@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +22,8 @@ from psycopg2 import sql
 from config.queues import Lane, Queue
 from sandbox.chaos.network import Network
 from sandbox.chaos.proxy import Speaks
-from sandbox.servers.process import ManagedProcess, ServerFailed
-from sandbox.world import WATCH, World
+from sandbox.servers.process import ManagedProcess
+from sandbox.world import World
 
 HOUSE = ",".join(queue.value for queue in Queue if queue.value not in set(Lane))
 WORKERS = {
@@ -104,20 +103,8 @@ class StormWorld(World):
             starts += [threads.submit(self.start_beat, name) for name in BEATS]
             for start in starts:
                 start.result()
-        watcher = threading.Thread(target=self._watch_supabase, name="watcher-supabase", daemon=True)
         self._stack.callback(self.stop_fleet)
-        self._stack.callback(lambda: watcher.join() if watcher.is_alive() else None)
         self.keep_alive()
-        watcher.start()
-
-    def _watch_supabase(self) -> None:
-        """Start the lite server again when it dies: its Postgres client may crash when Postgres does."""
-        while self._watching.is_set():
-            if not self.supabase.alive and self.postgres.alive:
-                with suppress(ServerFailed):
-                    self.supabase.start()
-                    self.revived.append("supabase")
-            time.sleep(WATCH)
 
     def children(self, worker: str) -> list[psutil.Process]:
         """The pool's processes of a worker, without helpers such as a resource tracker."""

@@ -91,6 +91,8 @@ class Runner:
 
         Leases are renewed meanwhile. Batches that wait for their units end with them.
         """
+        if self._stopping.is_set():
+            return
         self._closing.set()
         self._in_loop(self._drain(grace)).result(grace + 3 * HAND_BACK_WITHIN)
         under_way = dict(self._under_way)
@@ -101,7 +103,9 @@ class Runner:
         self._in_loop(self._give_up(left)).result(2 * HAND_BACK_WITHIN)
 
     def close(self, grace: float) -> None:
-        """As `stop`, and free everything."""
+        """As `stop`, and free everything. Once; again it does nothing."""
+        if self._stopping.is_set():
+            return
         try:
             self.stop(grace)
             self._in_loop(self._adapters.close()).result(HAND_BACK_WITHIN)

@@ -27,10 +27,6 @@ BUDGET = 0.9  # seconds of one dispatch; ticks come every second
 RECHECK = 0.02  # seconds between looks for a slot that has become free
 
 
-class PublishFailed(Exception):
-    """The broker did not take a message."""
-
-
 class Publish(Protocol):
     """Sends one batch to a lane's queue. Raises PublishFailed."""
 

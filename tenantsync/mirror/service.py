@@ -21,7 +21,7 @@ from db.repositories.mirroring import Key
 from db.session import Database
 from tenantsync import clock
 from tenantsync.mirror.holding import Holding
-from tenantsync.mirror.supabase import MirrorError, MirrorMisconfigured, MirrorTooLarge, Rejected
+from tenantsync.mirror.supabase import MirrorError, MirrorMisconfigured, MirrorTooLarge, MirrorUnavailable, Rejected
 
 log = structlog.get_logger(__name__)
 
@@ -125,6 +125,14 @@ class _Sender:
         _settle(self.database, entity, keys, rows, rejected)
         return len(rows) - len(rejected), len(rejected)
 
+    def _too_large(self, entity: str, row: dict[str, Any]) -> Rejected:
+        """The refusal of a row that is too large by itself. Raises MirrorUnavailable where nothing is small enough."""
+        try:
+            self.target.apply(entity, [])
+        except MirrorTooLarge:
+            raise MirrorUnavailable("http_413", "Supabase or its proxy refuses even an empty call") from None
+        return Rejected(str(row["id"]), "413")
+
     def _apply(self, holding: Holding, entity: str, rows: Sequence[dict[str, Any]]) -> list[Rejected]:
         if not rows:
             return []
@@ -135,7 +143,7 @@ class _Sender:
             return self.target.apply(entity, rows)
         except MirrorTooLarge:
             if len(rows) == 1:
-                return [Rejected(str(rows[0]["id"]), "413")]
+                return [self._too_large(entity, rows[0])]
         half = len(rows) // 2
         return self._apply(holding, entity, rows[:half]) + self._apply(holding, entity, rows[half:])
 

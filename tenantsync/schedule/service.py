@@ -28,10 +28,6 @@ SUPERSEDED = "given up: a later occurrence was due before a worker took it"
 RETIRED = "given up: its entry is no longer in the timetable"
 
 
-class PublishFailed(Exception):
-    """The broker did not take a message."""
-
-
 class Publish(Protocol):
     """Sends an occurrence's id to the queue of its entry. Raises PublishFailed."""
 

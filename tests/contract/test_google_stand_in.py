@@ -44,7 +44,7 @@ class TestFullLists:
     def test_tombstones_are_listed_on_request_while_they_are_recent(
         self, google: GoogleControl, client: CheckedClient
     ) -> None:
-        google.hold_clock(datetime(2026, 11, 20, tzinfo=UTC))
+        google.hold_clock(datetime(2036, 11, 20, tzinfo=UTC))
         client.http.headers["Authorization"] = f"Bearer {google.issue_access_token(ANN)}"
         gone = google.insert(ANN, ANN, MEETING)["id"]
         google.delete(ANN, ANN, gone)

@@ -21,6 +21,7 @@ QUEUES = "wakeups,sync,bulk,quarantine,isolated,mirror,maintenance"
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     with World(overrides={"SYNC_INTERVAL": "1s", "WORKER_BATCH_SIZE": "20", "SYNC_UNIT_DEADLINE": "5s"}) as running:
+        running.keep_supabase_alive()
         yield running
 
 

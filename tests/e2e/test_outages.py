@@ -10,6 +10,7 @@ from pytest_celery import CeleryTestSetup
 from config.queues import Queue
 from sandbox.google.control import GoogleControl
 from sandbox.google.specs import Fault
+from sandbox.servers.ports import free_port
 from sandbox.world import World
 from tests.support.nodes import ProcessWorker
 from tests.support.worlds import Tenant, add_tenant, ask, event, eventually, titles
@@ -160,3 +161,13 @@ def test_a_broker_without_memory_is_no_loss(
     broker.config_set("maxmemory", "0")
 
     eventually(lambda: "while it was full" in titles(world, tenant), "work resumes by itself")
+
+
+def test_a_worker_starts_while_supabase_is_away_and_says_so(world: World) -> None:
+    nowhere = {"SUPABASE_URL": f"http://127.0.0.1:{free_port()}"}
+
+    worker = world.start_worker("early", "mirror", concurrency=1, environment=nowhere)
+
+    log = (world.folder / "early.log").read_text()
+    worker.stop()
+    assert "supabase_away" in log

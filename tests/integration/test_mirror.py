@@ -265,6 +265,22 @@ def test_p103_a_row_that_is_too_large_by_itself_is_parked_and_the_others_arrive(
     assert outbox(fleet.database) == {}
 
 
+def test_p103_a_supabase_that_finds_everything_too_large_parks_nothing(
+    fleet: Fleet, acme: TenantHandle, mirror: MirrorSide
+) -> None:
+    mirror.proxy.trouble(Trouble(status=413))
+    refused = mirror.drain(fleet.database)
+    mirror.proxy.calm()
+    fleet.execute("update sync.cooldowns set until = now() - interval '1 minute'")
+    fleet.execute("update mirror.turns set ready_at = now()")
+
+    mirror.drain(fleet.database)
+
+    assert (refused.failure, refused.parked) == ("http_413", 0)
+    assert fleet.rows("select * from mirror.parked_rows") == []
+    assert_mirror_equals_postgres(fleet.database, mirror)
+
+
 @pytest.fixture
 def unmigrated(mirror: MirrorSide) -> MirrorSide:
     """Supabase as it is before our migrations, as far as the mirror can tell."""

@@ -15,6 +15,7 @@ from config.timetable import Entry
 from db.repositories import schedules
 from db.session import Database
 from sandbox.servers.postgres import Postgres
+from tenantsync.errors import PublishFailed
 from tenantsync.schedule import occurrences, rules, service
 from tenantsync.schedule.occurrences import OccurrenceLost, Step, Unfinished
 from tests.support.clockwork import CALM, LEASE, Clockwork, Timetable
@@ -210,9 +211,9 @@ class TestLosses:
         clockwork.pretend(since=CALM)
 
         def broken(entry: Entry, occurrence: UUID) -> None:
-            raise service.PublishFailed("the broker is away")
+            raise PublishFailed("the broker is away")
 
-        with pytest.raises(service.PublishFailed):
+        with pytest.raises(PublishFailed):
             service.tick(clockwork.database, broken, LATEST)
         clockwork.lose()
         clockwork.tick(LATEST)

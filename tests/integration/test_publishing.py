@@ -22,7 +22,7 @@ from uuid import uuid4
 from config.queues import Lane
 from db.repositories.units import ClaimedUnit
 from tasks.sync import publish
-from tenantsync.dispatching.service import PublishFailed
+from tenantsync.errors import PublishFailed
 
 for _ in sys.stdin:
     began, refused = time.monotonic(), 0

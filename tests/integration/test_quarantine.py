@@ -350,9 +350,7 @@ def test_a_run_under_way_when_its_tenant_is_isolated_is_moved_when_it_has_ended(
 def test_a_quiet_hour_brings_an_isolated_tenant_back(fleet: Fleet, misbehaving: TenantHandle) -> None:
     isolation.isolate(fleet.database)
     fleet.execute("update sync.incidents set happened_at = happened_at - interval '61 minutes'")
-    fleet.execute(
-        "update sync.tenants set isolated_until = now() where isolated_until is not null"
-    )
+    fleet.execute("update sync.tenants set isolated_until = now() where isolated_until is not null")
 
     back = isolation.isolate(fleet.database)
 
