@@ -270,7 +270,7 @@ def test_p103_a_supabase_that_finds_everything_too_large_parks_nothing(
 ) -> None:
     mirror.proxy.trouble(Trouble(status=413))
     refused = mirror.drain(fleet.database)
-    mirror.proxy.calm()
+    mirror.proxy.clear()
     fleet.execute("update sync.cooldowns set until = now() - interval '1 minute'")
     fleet.execute("update mirror.turns set ready_at = now()")
 
