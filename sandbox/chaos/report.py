@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -219,10 +219,10 @@ class Summary:
             f"{self.runs} unit runs, {self.faults} faults, {self.edits} edits, {self.changes} comings and goings in "
             f"{self.seconds:.0f} s with seed {self.seed}; lost {self.lost}, doubled {self.doubled}"
         )
-        yield f"audit: drift {verdict.drift}; {verdict.audit}"
+        yield f"audit: drift {verdict.drift}; {_said(verdict.audit)}"
         yield f"ledger: {verdict.accounting}"
-        yield f"budgets, fullest minute: {verdict.budgets}"
-        yield f"fairness: {verdict.fairness or verdict.fairness_note or 'not measured'}"
+        yield f"budgets, fullest minute: {_said(verdict.budgets)}"
+        yield f"fairness: {_said(verdict.fairness) if verdict.fairness else verdict.fairness_note or 'not measured'}"
 
 
 def write(summary: Summary, *, began: str) -> None:
@@ -230,9 +230,14 @@ def write(summary: Summary, *, began: str) -> None:
     RESULTS.mkdir(exist_ok=True)
     document = {"began": began, **summary.as_json()}
     (RESULTS / "chaos.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    lines = ["# Results of the last `make chaos`", "", f"{began}: {summary.machine}", "", *summary.table(), ""]
+    lines = ["# Results of the last `make chaos`", "", f"{began}: {_said(summary.machine)}", "", *summary.table(), ""]
     lines += [f"- {line}" for line in (*summary.afterwards(), *(f"MISSED: {one}" for one in summary.missed))]
     (RESULTS / "chaos.md").write_text("\n".join(lines) + "\n")
+
+
+def _said(facts: Mapping[str, Any]) -> str:
+    """Facts in a line."""
+    return ", ".join(f"{name.replace('_', ' ')} {value if value != [] else 'none'}" for name, value in facts.items())
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
