@@ -29,9 +29,7 @@ select (select count(*) from sync.tenants) as tenants,
        (select count(*) from sync.units) as units,
        (select count(*) from sync.units where state in ('dispatched', 'running')) as in_flight,
        (select count(*) from sync.units where state = 'parked') as parked_units,
-       (select count(*) from sync.units where next_due_at <= now() and state = 'idle') as due,
-       (select coalesce(extract(epoch from now() - min(next_due_at)), 0)::float8 from sync.units
-         where next_due_at <= now() and state = 'idle') as oldest_due,
+       due.units as due, due.oldest as oldest_due,
        (select count(*) from worker.tasks
          where kind = 'sync.batch' and status in ('pending', 'processing')) as open_batches,
        (select coalesce(extract(epoch from now() - min(created_at)), 0)::float8 from worker.tasks
@@ -52,6 +50,9 @@ select (select count(*) from sync.tenants) as tenants,
        (select coalesce(sum(bytes_in), 0)::bigint from sync.calendars) as bytes_in,
        (select coalesce(sum(saved_calls), 0)::bigint from sync.calendars) as saved_calls,
        (select coalesce(sum(saved_bytes), 0)::bigint from sync.calendars) as saved_bytes
+  from (select count(*) as units, coalesce(extract(epoch from now() - min(u.next_due_at)), 0)::float8 as oldest
+          from sync.units u join sync.tenants t on t.tenant_id = u.tenant_id
+         where u.next_due_at <= now() and u.state = 'idle' and not t.paused) due  -- nobody waits for a paused one
 """)
 
 FRESHNESS = text("""
