@@ -176,10 +176,10 @@ returning unit_id
 """)
 
 FINISH = text("""
-with policy as materialized (  -- tick: the last expected occurrence; beyond `before`, it alone is open
-  select y.tick, greatest(y.since, y.tick - y.every) as before, now() + 1.2 * y.every as soon
-    from (select p.since, p.every, to_timestamp(floor(extract(epoch from now()) / extract(epoch from p.every))
-                                                * extract(epoch from p.every)) as tick
+with policy as materialized (  -- number and tick: the last expected occurrence
+  select y.since, y.seconds, y.number, to_timestamp(y.number * y.seconds) as tick, now() + 1.2 * y.every as soon
+    from (select p.since, p.every, extract(epoch from p.every) as seconds,
+                 floor(extract(epoch from now()) / extract(epoch from p.every)) as number
             from sync.policies p where p.since <= now() order by p.since desc limit 1) y),
 f as materialized (
   select * from json_to_recordset(cast(:runs as json))
@@ -189,10 +189,12 @@ l as materialized (
   select u.unit_id, u.tenant_id, u.lane, u.worker_id, u.wanted,
          f.fence, f.outcome, f.task_id, f.started_at, f.result, f.error, f.cost, f.rest,
          case when f.outcome = 'moved' or u.accounted_to >= coalesce((select p.tick from policy p), '-infinity') then 0
-              when u.accounted_to < (select p.before from policy p) or exists (
+              when u.accounted_to < (select p.since from policy p) or exists (
                 select 1 from sync.pauses z
                  where z.tenant_id = u.tenant_id and coalesce(z.resumed_at, 'infinity') > u.accounted_to)
-              then sync.expected(u.tenant_id, u.accounted_to, now()) else 1 end as slots
+              then sync.expected(u.tenant_id, u.accounted_to, now())
+              else (select p.number from policy p)
+                   - floor(extract(epoch from u.accounted_to) / (select p.seconds from policy p)) end as slots
     from sync.units u join f using (unit_id)
    where u.fence = f.fence and u.state = 'running' order by u.unit_id for no key update of u),
 x as materialized (
