@@ -73,6 +73,8 @@ class _Judge:
         found = [] if after is None else [_leased(after, step)]
         if step.kind == "renew" and found and not alone:
             found.append(held)  # a heartbeat passes over a row that somebody holds at that moment
+        if step.kind == "hold" and found:
+            found.append(held)  # the lease that it gave is gone where its transaction was rolled back
         return found
 
     def turn(self, held: Held, step: Step, alone: bool) -> list[Held]:
