@@ -58,7 +58,7 @@ select (select count(*) from stopped) as stopped,
 SHARE = text("""
 with t as (
   update sync.tenants set weight = coalesce(:weight, weight) where tenant_id = :tenant returning tenant_id, weight)
-update sync.turns u set weight = t.weight, cap = coalesce(:cap, u.cap), debt = least(u.debt, 200 * t.weight)
+update sync.turns u set weight = t.weight, cap = coalesce(:cap, u.cap)
   from t where u.tenant_id = t.tenant_id
 returning u.weight, u.cap
 """)

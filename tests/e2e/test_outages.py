@@ -30,6 +30,7 @@ UNIT = "select state, crashes, lane from sync.units where tenant_id = :tenant"
 def world() -> Iterator[World]:
     overrides = {"SYNC_INTERVAL": "1s", "WORKER_SHUTDOWN_GRACE": f"{GRACE:.0f}s", "SYNC_UNIT_DEADLINE": "30s"}
     with World(overrides=overrides) as running:
+        running.keep_supabase_alive()
         yield running
 
 
