@@ -27,11 +27,13 @@ WORKER_ALIVE = timedelta(seconds=5)
 """A worker not heard of for this long gets no more batches; it beats once a second."""
 
 CAPACITY = text("""
-select coalesce((select sum(slots) from worker.workers
-                  where :queue = any(queues) and heartbeat_at > now() - :alive), 0) as slots,
+select q.queue,
+       coalesce((select sum(slots) from worker.workers
+                  where q.queue = any(queues) and heartbeat_at > now() - :alive), 0) as slots,
        (select count(*) from worker.tasks
-         where queue = :queue and status in ('pending', 'processing') and kind = 'sync.batch'
+         where queue = q.queue and status in ('pending', 'processing') and kind = 'sync.batch'
            and lease_until > now()) as busy
+  from unnest(cast(:queues as text[])) q(queue)
 """)
 
 OPEN_BATCHES = text("""
@@ -82,9 +84,11 @@ class Capacity:
     busy: int
 
 
-def capacity(connection: Connection, *, lane: Lane) -> Capacity:
-    row = connection.execute(CAPACITY, {"queue": lane.queue.value, "alive": WORKER_ALIVE}).one()
-    return Capacity(slots=int(row.slots), busy=int(row.busy))
+def capacity(connection: Connection, *, lanes: Sequence[Lane]) -> dict[Lane, Capacity]:
+    """Room in each of the lanes."""
+    queues = {lane.queue.value: lane for lane in lanes}
+    rows = connection.execute(CAPACITY, {"queues": list(queues), "alive": WORKER_ALIVE})
+    return {queues[row.queue]: Capacity(slots=int(row.slots), busy=int(row.busy)) for row in rows}
 
 
 def open_batches(connection: Connection, *, lane: Lane, sizes: Iterable[tuple[UUID, int]]) -> None:

@@ -8,18 +8,16 @@ the help of `stepped/sitecustomize.py`.
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from sandbox.servers import debian
+from sandbox.servers.debian import NotFetched
+
 HELP = Path(__file__).parent / "stepped"
-CACHE = Path(__file__).resolve().parents[2] / ".cache" / "faketime"
 LIBRARY = "libfaketimeMT.so.1"
-INSTALLED = "/usr/lib/*/faketime/" + LIBRARY
-TIMEOUT = 60.0  # seconds
+INSTALLED = "usr/lib/*/faketime/" + LIBRARY
 
 
 class NoFaketime(Exception):
@@ -30,35 +28,14 @@ def find() -> Path:
     """The library: the system's, the cached one, or one fetched now. Raises NoFaketime."""
     if sys.platform != "linux":
         raise NoFaketime("libfaketime is preloaded in Debian's way, which only Linux knows")
-    for root, pattern in ((Path("/"), INSTALLED.lstrip("/")), (CACHE, INSTALLED.lstrip("/"))):
-        for found in root.glob(pattern):
-            return found
-    return _fetch()
-
-
-def _fetch() -> Path:
-    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
-        raise NoFaketime("neither libfaketime nor apt-get is installed")
-    with tempfile.TemporaryDirectory(prefix="tenantsync-faketime-") as folder:
-        _run(["apt-get", "download", "libfaketime"], Path(folder))
-        for package in Path(folder).glob("libfaketime_*.deb"):
-            _run(["dpkg", "-x", str(package), folder + "/unpacked"], Path(folder))
-            for found in Path(folder, "unpacked").glob(INSTALLED.lstrip("/")):
-                kept = CACHE / found.relative_to(Path(folder, "unpacked"))
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(found, kept)
-                return kept
-    raise NoFaketime("apt-get fetched no package with " + LIBRARY)
-
-
-def _run(command: list[str], folder: Path) -> None:
+    for found in Path("/").glob(INSTALLED):
+        return found
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NoFaketime(f"{command[0]} did not run ({type(error).__name__})") from None
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise NoFaketime(f"{' '.join(command[:2])} failed: {last}")
+        for found in debian.fetched("libfaketime").glob(INSTALLED):
+            return found
+    except NotFetched as error:
+        raise NoFaketime(f"libfaketime is not installed and could not be fetched: {error}") from None
+    raise NoFaketime(f"Debian's package has no {LIBRARY}")
 
 
 class Clock:

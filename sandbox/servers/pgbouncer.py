@@ -10,8 +10,6 @@ import functools
 import os
 import re
 import shutil
-import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +17,15 @@ from urllib.parse import quote
 
 import psycopg2
 
+from sandbox.servers import debian
+from sandbox.servers.debian import NotFetched
 from sandbox.servers.identity import needs_search_capability, unprivileged
-from sandbox.servers.node import CACHE, only_one, system
+from sandbox.servers.node import CACHE
 from sandbox.servers.ports import HOST
 from sandbox.servers.postgres import SUPERUSER, Postgres
 from sandbox.servers.process import ManagedProcess, ServerFailed, clean_environment
 from sandbox.servers.server import PROBE_TIMEOUT, Server
 
-FETCH_TIMEOUT = 60.0  # seconds, for each package
-_APT = ("-q", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15")
 HINT = "Its configuration is pgbouncer.ini in the folder above."
 
 # Strict on purpose: a start-up option or a session's setting that gets through here gets through anywhere.
@@ -153,78 +151,25 @@ class PgBouncer(Server):
 def find_pgbouncer(cache: Path = CACHE) -> Installed:
     """The system's, or the one in the cache, which is filled at the first call. Raises NoPgBouncer."""
     found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin")
-    if found is not None:
-        return _checked(Path(found), None)
-    folder = cache / f"pgbouncer-{system()}"
-    if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with only_one(cache / f"{folder.name}.lock"):
-            if not folder.exists():
-                _fetch_into(folder)
-    libraries = next(iter(folder.glob("usr/lib/*/")), None)
-    return _checked(folder / "usr" / "sbin" / "pgbouncer", libraries)
+    try:
+        if found is not None:
+            return _checked(Path(found), None)
+        folder = debian.fetched("pgbouncer", cache)
+        libraries = next(iter(folder.glob("usr/lib/*/")), None)
+        return _checked(folder / "usr" / "sbin" / "pgbouncer", libraries)
+    except NotFetched as error:
+        raise NoPgBouncer(
+            f"PgBouncer is not on this system or does not run, and could not be fetched from Debian's archive: {error}"
+        ) from None
 
 
 def _checked(executable: Path, libraries: Path | None) -> Installed:
     installed = Installed(executable, libraries, "")
-    answer = _run([executable, "--version"], installed.environment)
+    answer = debian.run([executable, "--version"], environment=installed.environment)
     version = re.search(r"PgBouncer (\S+)", answer)
     if version is None:
         raise NoPgBouncer(f"{executable} does not say its version but {answer!r}")
     return Installed(executable, libraries, version[1])
-
-
-def _fetch_into(folder: Path) -> None:
-    """Into a folder beside it, then renamed: `folder` exists only when it is complete."""
-    draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.draft-", dir=folder.parent))
-    try:
-        depends = _unpack("pgbouncer", draft)
-        names = [re.split(r"[ (|]", one.strip())[0] for one in depends.split(",")]
-        for name in names:
-            if name.startswith("lib") and not _installed(name):
-                _unpack(name, draft)
-        draft.chmod(0o755)
-        draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
-def _unpack(name: str, folder: Path) -> str:
-    """Fetch a package and take it apart into the folder; answers what it depends on."""
-    with tempfile.TemporaryDirectory(dir=folder.parent) as here:
-        _run(["apt-get", *_APT, "download", name], {}, Path(here))
-        (package,) = Path(here).glob("*.deb")
-        _run(["dpkg-deb", "-x", package, folder], {})
-        return _run(["dpkg-deb", "-f", package, "Depends"], {})
-
-
-def _installed(name: str) -> bool:
-    try:
-        return _run(["dpkg-query", "-W", "-f", "${db:Status-Status}", name], {}) == "installed"
-    except NoPgBouncer:
-        return False
-
-
-def _run(command: list[str | Path], environment: dict[str, str], cwd: Path | None = None) -> str:
-    try:
-        done = subprocess.run(
-            command,
-            cwd=cwd,
-            env={**os.environ, "LC_ALL": "C", **environment},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=FETCH_TIMEOUT,
-            stdin=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        said = str(getattr(error, "stderr", None) or error).strip().splitlines() or [str(error)]
-        raise NoPgBouncer(
-            f"PgBouncer is not on this system and could not be fetched from Debian's archive: "
-            f"`{' '.join(map(str, command[:1]))}` failed: {said[-1]}"
-        ) from None
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":  # ahead of time, so that no test pays for it: python -m sandbox.servers.pgbouncer

@@ -24,6 +24,7 @@ from tenantsync.dispatching import rules
 log = structlog.get_logger(__name__)
 
 BUDGET = 0.9  # seconds of one dispatch; ticks come every second
+LANES = (Lane.QUARANTINE, Lane.ISOLATED, Lane.BULK, Lane.SYNC)
 RECHECK = 0.02  # seconds between looks for a slot that has become free
 
 
@@ -37,12 +38,12 @@ def dispatch(database: Database, publish: Publish, *, batch_size: int, budget: f
     """Hand out what is due; returns the number of units."""
     ends, handed = clock.monotonic() + budget, 0
     while True:
-        full, claimed = False, 0
-        for lane in (Lane.QUARANTINE, Lane.ISOLATED, Lane.BULK, Lane.SYNC):
-            busy, batches = _claim(database, lane, batch_size)
-            reach("claim.committed", lane=lane, units=[unit for _, batch in batches for unit in batch])
-            full = full or busy
-            for batch_id, batch in batches:
+        with database.statement() as connection:
+            room = ledger.capacity(connection, lanes=LANES)
+        free = {lane: rules.free_messages(lane, room[lane]) for lane in LANES}
+        full, claimed = any(room[lane].slots and not free[lane] for lane in LANES), 0
+        for lane in (lane for lane in LANES if free[lane]):
+            for batch_id, batch in _claim(database, lane, free[lane], batch_size):
                 publish(lane, batch_id, batch)
                 reach("batch.published", lane=lane, units=batch)
                 claimed += len(batch)
@@ -53,16 +54,13 @@ def dispatch(database: Database, publish: Publish, *, batch_size: int, budget: f
             time.sleep(RECHECK)
 
 
-def _claim(database: Database, lane: Lane, batch_size: int) -> tuple[bool, list[tuple[UUID, Sequence[ClaimedUnit]]]]:
-    """(whether live workers are there but none is free, batches) of one claim, written down in one transaction."""
+def _claim(database: Database, lane: Lane, free: int, batch_size: int) -> list[tuple[UUID, Sequence[ClaimedUnit]]]:
+    """Batches for so many free messages, claimed and written down in one transaction."""
     reach("claim.asked", lane=lane, lease=START_WITHIN)
     with database.transaction() as connection:
-        capacity = ledger.capacity(connection, lane=lane)
-        free = rules.free_messages(lane, capacity)
-        if not free:
-            return capacity.slots > 0, []
         claimed = units.claim(connection, lane=lane, limit=rules.claim_size(lane, free, batch_size))
         batches = [(new_id(), part) for part in rules.cut(lane, claimed, free, batch_size)]
         if batches:
             ledger.open_batches(connection, lane=lane, sizes=[(batch_id, len(batch)) for batch_id, batch in batches])
-        return False, batches
+    reach("claim.committed", lane=lane, units=claimed)
+    return batches

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from sandbox.chaos import faketime
+from sandbox.chaos.faketime import Clock, NoFaketime
 from sandbox.servers.process import ManagedProcess
 from sandbox.world import CHECKOUT, World
-from tests.support.fake_time import LIBRARIES, MISSING, SteppedClock
 from tests.support.worlds import ask, eventually
 
 pytestmark = pytest.mark.timeout(180)
@@ -119,17 +120,24 @@ def test_a_beat_outlives_a_broker_that_forgets_everything_or_is_away(
     assert_each_tick_once(world)
 
 
-@pytest.mark.skipif(not LIBRARIES, reason=MISSING)
+@pytest.fixture
+def stepped(tmp_path: Path) -> Clock:
+    """A clock for the processes that are given it."""
+    try:
+        return Clock(faketime.find(), tmp_path / "clock")
+    except NoFaketime as missing:
+        pytest.skip(str(missing))
+
+
 def test_a_beat_whose_clock_is_stepped_rings_on(
-    world: World, beats: Callable[..., ManagedProcess], go_on: Callable[[int], None], tmp_path: Path
+    world: World, beats: Callable[..., ManagedProcess], go_on: Callable[[int], None], stepped: Clock
 ) -> None:
-    clock = SteppedClock(tmp_path / "clock")
-    beats(clock.environment)
+    beats(stepped.environment(world.environment))
     go_on(1)
 
-    clock.step(-3_600)
+    stepped.step(-3_600)
     go_on(2)
-    clock.step(3_600)
+    stepped.step(3_600)
     go_on(2)
 
     assert_each_tick_once(world)

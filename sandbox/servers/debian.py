@@ -1,0 +1,83 @@
+"""Debian's packages without root: fetched by apt-get and taken apart into the checkout's cache, nothing installed."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from sandbox.servers.node import CACHE, only_one, system
+
+FETCH_TIMEOUT = 60.0  # seconds, for each package
+_APT = ("-q", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15")
+
+
+class NotFetched(Exception):
+    """A package could not be had, or a program of it not be run; says what failed, and how."""
+
+
+def fetched(package: str, cache: Path = CACHE) -> Path:
+    """A folder with the package's files and those of its libraries that the system lacks; filled at the first call.
+
+    Raises NotFetched.
+    """
+    folder = cache / f"{package}-{system()}"
+    if not folder.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with only_one(cache / f"{folder.name}.lock"):
+            if not folder.exists():
+                _fetch_into(folder, package)
+    return folder
+
+
+def run(command: list[str | Path], *, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+    """What a program prints. Raises NotFetched where it cannot be run or fails."""
+    try:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env={**os.environ, "LC_ALL": "C", **(environment or {})},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=FETCH_TIMEOUT,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", None) or error).strip().splitlines() or [str(error)]
+        raise NotFetched(f"`{command[0]}` failed: {said[-1]}") from None
+    return done.stdout.strip()
+
+
+def _fetch_into(folder: Path, package: str) -> None:
+    """Into a folder beside it, then renamed: `folder` exists only when it is complete."""
+    draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.draft-", dir=folder.parent))
+    try:
+        depends = _unpack(package, draft)
+        names = [re.split(r"[ (|]", one.strip())[0] for one in depends.split(",")]
+        for name in names:
+            if name.startswith("lib") and not _installed(name):
+                _unpack(name, draft)
+        draft.chmod(0o755)
+        draft.rename(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def _unpack(name: str, folder: Path) -> str:
+    """Fetch a package and take it apart into the folder; answers what it depends on."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as here:
+        run(["apt-get", *_APT, "download", name], cwd=Path(here))
+        (package,) = Path(here).glob("*.deb")
+        run(["dpkg-deb", "-x", package, folder])
+        return run(["dpkg-deb", "-f", package, "Depends"])
+
+
+def _installed(name: str) -> bool:
+    try:
+        return run(["dpkg-query", "-W", "-f", "${db:Status-Status}", name]) == "installed"
+    except NotFetched:
+        return False
