@@ -14,7 +14,7 @@ import pytest
 
 from config.queues import Lane
 from db import racepoints
-from db.repositories import ledger
+from db.repositories import ledger, readings, units
 from db.repositories.units import ClaimedUnit
 from sandbox.tracesteps import TIME_PASSED
 from tenantsync.dispatching import service as dispatching
@@ -125,8 +125,11 @@ class Storm:
         self.strikes.recorder(TIME_PASSED, {})
 
     def settle(self) -> None:
-        """Strikes are over: until nothing is due any more."""
+        """Strikes are over: an operator releases what died alone three times, and all is run until nothing is due."""
         self.strikes.rate = 0.0
+        with self.fleets[0].database.transaction() as connection:
+            for parked in readings.parked_units(connection, limit=1000):
+                units.release(connection, unit_id=parked["unit_id"])
         for _ in range(4):
             self.round()
 
