@@ -1,6 +1,7 @@
 """Monthly partitions of the history tables: made ahead, dropped whole when everything in them has aged out.
 
-A partition holds a range of UUIDv7 ids, whose first 48 bits are their moment in milliseconds (RFC 9562).
+A partition holds a range of UUIDv7 ids, whose first 48 bits are their moment in milliseconds (RFC 9562): the row's own
+id, or that of its process, where a number has to be unique within the process over all months.
 """
 
 import re
@@ -11,7 +12,15 @@ from sqlalchemy import Connection, text
 
 from db.ids import first_id_at
 
-PARTITIONED = ("worker.tasks", "worker.execution_logs", "worker.system_metrics", "worker.audit_logs")
+PARTITIONED = {
+    "worker.tasks": "id",
+    "worker.execution_logs": "id",
+    "worker.system_metrics": "id",
+    "worker.audit_logs": "id",
+    "process.events": "process_id",
+    "process.delivery_log": "id",
+}
+"""Tables by the column whose ranges their partitions hold."""
 MONTHS_AHEAD = 3
 LOCK_KEY = 7_246_002  # any number, the same everywhere but not that of the migrations
 _NAME = re.compile(r"_(\d{4})_(\d{2})$")
@@ -35,7 +44,7 @@ def ensure_ahead(connection: Connection, *, now: datetime, months: int = MONTHS_
     """Make the partitions of this month and of the next `months`; returns the names of new ones."""
     connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
     made = []
-    for parent in PARTITIONED:
+    for parent, column in PARTITIONED.items():
         schema, table = parent.split(".")
         there = set(_children(connection, parent))
         for ahead in range(months + 1):
@@ -43,14 +52,14 @@ def ensure_ahead(connection: Connection, *, now: datetime, months: int = MONTHS_
             name = f"{table}_{start:%Y_%m}"
             if name in there:
                 continue
-            _make(connection, parent, f"{schema}.{name}", first_id_at(start), first_id_at(end))
+            _make(connection, parent, column, f"{schema}.{name}", first_id_at(start), first_id_at(end))
             made.append(f"{schema}.{name}")
     return made
 
 
-def _make(connection: Connection, parent: str, name: str, first: UUID, end: UUID) -> None:
+def _make(connection: Connection, parent: str, column: str, name: str, first: UUID, end: UUID) -> None:
     """One partition, with the rows of its range that came before it and went to the default partition."""
-    early = f"from {parent}_default where id >= '{first}' and id < '{end}'"
+    early = f"from {parent}_default where {column} >= '{first}' and {column} < '{end}'"
     connection.execute(text(f"create table {name} (like {parent} including defaults including constraints)"))
     if connection.execute(text(f"select exists (select 1 {early})")).scalar_one():
         connection.execute(text(f"with early as (delete {early} returning *) insert into {name} select * from early"))

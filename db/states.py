@@ -60,6 +60,38 @@ class TaskStatus(StrEnum):
     """Never started or lost its worker; what it carried is due again."""
     SKIPPED = "skipped"
     """Not done, by the entry's policy or because there was nothing to do it for; `error_log` says why."""
+    WAITING = "waiting"
+    """Nobody works at it: it waits for a person, for an answer or for being resumed."""
+    CANCELLED = "cancelled"
+    """A person wanted it no more."""
+
+
+class ProcessState(StrEnum):
+    PENDING = "pending"
+    """Waits for a worker."""
+    RUNNING = "running"
+    """A worker is at it and renews its lease."""
+    WAITING = "waiting"
+    """Asked a person something and waits for the answer, or for the question to expire."""
+    PAUSED = "paused"
+    """A person stopped it between two steps; what was done is kept."""
+    COMPLETED = "completed"
+    """Done; `result` says what."""
+    FAILED = "failed"
+    """Over, and nothing came of it; `error` says why."""
+    CANCELLED = "cancelled"
+    """A person wanted it no more."""
+
+
+class QuestionState(StrEnum):
+    OPEN = "open"
+    """Waits for somebody to answer."""
+    ANSWERED = "answered"
+    """Somebody did, once."""
+    EXPIRED = "expired"
+    """Nobody did in time; the default answer stands, or the process failed."""
+    WITHDRAWN = "withdrawn"
+    """Its process is over, or the matter settled itself."""
 
 
 Moves = frozenset[tuple[str, str]]
@@ -116,17 +148,50 @@ TASK_MOVES: Moves = frozenset(
         ("pending", "processing"),
         ("pending", "superseded"),
         ("pending", "failed"),
+        ("pending", "waiting"),
+        ("pending", "cancelled"),
         ("processing", "completed"),
         ("processing", "failed"),
         ("processing", "superseded"),
+        ("processing", "pending"),
+        ("processing", "waiting"),
+        ("processing", "cancelled"),
+        ("waiting", "pending"),
+        ("waiting", "failed"),
+        ("waiting", "cancelled"),
     }
 )
+PROCESS_MOVES: Moves = frozenset(
+    {
+        ("pending", "running"),
+        ("pending", "paused"),
+        ("pending", "failed"),
+        ("pending", "cancelled"),
+        ("running", "pending"),
+        ("running", "waiting"),
+        ("running", "paused"),
+        ("running", "completed"),
+        ("running", "failed"),
+        ("running", "cancelled"),
+        ("waiting", "pending"),
+        ("waiting", "paused"),
+        ("waiting", "completed"),
+        ("waiting", "failed"),
+        ("waiting", "cancelled"),
+        ("paused", "pending"),
+        ("paused", "failed"),
+        ("paused", "cancelled"),
+    }
+)
+QUESTION_MOVES: Moves = frozenset({("open", "answered"), ("open", "expired"), ("open", "withdrawn")})
 
 MACHINES: dict[tuple[str, str], tuple[type[StrEnum], Moves]] = {
     ("sync.units", "state"): (UnitState, UNIT_MOVES),
     ("sync.accounts", "state"): (AccountState, ACCOUNT_MOVES),
     ("sync.calendars", "state"): (CalendarState, CALENDAR_MOVES),
     ("worker.tasks", "status"): (TaskStatus, TASK_MOVES),
+    ("process.processes", "state"): (ProcessState, PROCESS_MOVES),
+    ("process.questions", "state"): (QuestionState, QUESTION_MOVES),
 }
 
 

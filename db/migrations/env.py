@@ -9,7 +9,7 @@ from db import models
 from db.session import PoolerInBetween, driver_url, is_pooled
 
 LOCK_KEY = 7_246_001  # any number, the same everywhere; freed when the session ends, also by a crash
-SCHEMAS = {"sync", "worker", "mirror"}
+SCHEMAS = {"sync", "worker", "mirror", "process", "identity"}
 
 
 def include_name(name: str | None, kind: str, _: object) -> bool:

@@ -5,8 +5,10 @@ import re
 from db.base import Base
 from db.models.accounts import Account, Calendar
 from db.models.events import Budget, Cooldown, Event, Hold, QuarantinedItem, StagedEvent, Tombstone
+from db.models.identity import Attempt, IdempotencyKey, RefreshToken, Session, User
 from db.models.ledger import AuditLog, ExecutionLog, Schedule, SystemMetric, Task, TaskKey, Worker
 from db.models.mirror import MirrorTurn, OutboxEntry, ParkedRow
+from db.models.processes import Acknowledgement, Delivery, DeliveryLog, Process, ProcessEvent, Question, Snapshot
 from db.models.tenants import Incident, Pause, Policy, Tenant, Turn, Unit, Workspace
 
 _PARTITION = re.compile(r"_(?:\d{4}_\d{2}|default)$")
@@ -19,22 +21,33 @@ def is_partition(table: str) -> bool:
 
 __all__ = [
     "Account",
+    "Acknowledgement",
+    "Attempt",
     "AuditLog",
     "Base",
     "Budget",
     "Calendar",
     "Cooldown",
+    "Delivery",
+    "DeliveryLog",
     "Event",
     "ExecutionLog",
     "Hold",
+    "IdempotencyKey",
     "Incident",
     "MirrorTurn",
     "OutboxEntry",
     "ParkedRow",
     "Pause",
     "Policy",
+    "Process",
+    "ProcessEvent",
     "QuarantinedItem",
+    "Question",
+    "RefreshToken",
     "Schedule",
+    "Session",
+    "Snapshot",
     "StagedEvent",
     "SystemMetric",
     "Task",
@@ -43,6 +56,7 @@ __all__ = [
     "Tombstone",
     "Turn",
     "Unit",
+    "User",
     "Worker",
     "Workspace",
     "is_partition",

@@ -20,13 +20,17 @@ class Task(Base):
     __tablename__ = "tasks"
     __table_args__ = (
         CheckConstraint(
-            "status in ('pending', 'processing', 'completed', 'failed', 'superseded', 'skipped')", name="status"
+            "status in ('pending', 'processing', 'waiting', 'completed', 'failed', 'cancelled', 'superseded', "
+            "'skipped')",
+            name="status",
         ),
+        CheckConstraint("priority between 1 and 10", name="priority"),
         Index("tasks_open", "queue", "status", postgresql_where=text("status in ('pending', 'processing')")),
         Index("tasks_status", "status"),
         Index("tasks_worker", "worker_id"),
         Index("tasks_tenant", "tenant_id", "id"),
         Index("tasks_occurrences", "kind", "due_at", postgresql_where=text("due_at is not null")),
+        Index("tasks_kind", "kind", "id", postgresql_where=text("supabase_task_id is not null")),
         _PARTITIONED,
     )
 
@@ -48,6 +52,10 @@ class Task(Base):
     error_log: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    workspace_id: Mapped[UUID | None]
+    payload: Mapped[dict[str, Any] | None]
+    requested_by: Mapped[str | None]
+    version: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
 
 
 class TaskKey(Base):

@@ -14,7 +14,9 @@ class OutboxEntry(Base):
 
     __tablename__ = "outbox"
     __table_args__ = (
-        CheckConstraint("entity in ('accounts', 'calendars', 'events')", name="entity"),
+        CheckConstraint(
+            "entity in ('accounts', 'calendars', 'events', 'tasks', 'processes', 'process_events')", name="entity"
+        ),
         Index("outbox_age", "tenant_id", "queued_at"),
         {"schema": "mirror"},
     )

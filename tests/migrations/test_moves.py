@@ -27,7 +27,15 @@ WHERE = {
     "sync.accounts": "tenant_id = :tenant",
     "sync.calendars": "calendar_id = :calendar",
     "worker.tasks": "id = :task",
+    "process.processes": "process_id = :process",
+    "process.questions": "process_id = :process",
 }
+PROCESS = """
+with made as (
+  insert into process.processes (process_id, tenant_id, kind) values (:process, :tenant, 'test') returning process_id)
+insert into process.questions (question_id, process_id, tenant_id, name, input_type)
+select process_id, process_id, :tenant, 'which', 'SELECT' from made
+"""
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +44,22 @@ def populated(postgres: Postgres) -> Iterator[tuple[str, dict[str, UUID]]]:
     name = f"moves_{uuid.uuid4().hex}"
     url = postgres.create_database(name, template=TEMPLATE)
     database = Database(url, pool_size=1, name="tests")
-    tenant, task = plant_tenant(database, "acme"), new_id()
+    tenant, task, process = plant_tenant(database, "acme"), new_id(), new_id()
     calendar = plant_calendar(database, tenant)
     with database.transaction() as connection:
         connection.execute(text("insert into worker.tasks (id, kind) values (:id, 'test')"), {"id": task})
+        connection.execute(text(PROCESS), {"process": process, "tenant": tenant.tenant_id})
     database.close()
-    yield url, {"unit": tenant.workspace_id, "tenant": tenant.tenant_id, "calendar": calendar, "task": task}
+    yield (
+        url,
+        {
+            "unit": tenant.workspace_id,
+            "tenant": tenant.tenant_id,
+            "calendar": calendar,
+            "task": task,
+            "process": process,
+        },
+    )
     postgres.drop_database(name)
 
 
