@@ -1,0 +1,1 @@
+"""What people watch and answer: states, numbered events, questions."""

@@ -1,0 +1,1 @@
+"""Tasks taken in from Supabase: handlers, intake, execution."""
