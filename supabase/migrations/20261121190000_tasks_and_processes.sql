@@ -14,7 +14,8 @@ create table public.tasks (
   worker_id text,
   result jsonb,
   error_message text,
-  created_by uuid default auth.uid(),
+  -- the subject of the token; not always a UUID where somebody else than Supabase signs people in
+  created_by text default auth.jwt() ->> 'sub',
   created_at timestamptz not null default now(),
   started_at timestamptz,
   completed_at timestamptz,
@@ -76,6 +77,22 @@ create index process_events_age on public.process_events (created_at);
 
 create trigger processes_guard before update on public.processes
   for each row execute function public.mirror_guard();
+
+-- A task is changed by both sides: its versions guard what the workers write, and a wish to cancel is stamped here,
+-- once, and stays.
+create function public.tasks_guard() returns trigger language plpgsql set search_path = '' as $$
+begin
+  if new.version < old.version then
+    return null;
+  end if;
+  if old.cancel_requested_at is not null then
+    new.cancel_requested_at := old.cancel_requested_at;
+  elsif new.cancel_requested_at is not null then
+    new.cancel_requested_at := now();
+  end if;
+  return new;
+end $$;
+create trigger tasks_guard before update on public.tasks for each row execute function public.tasks_guard();
 
 -- A task that its web app has deleted meanwhile is not brought back.
 create function public.mirror_apply_tasks(rows jsonb) returns integer
@@ -185,7 +202,7 @@ language sql volatile security invoker set search_path = '' as $$
 $$;
 
 revoke execute on function
-  public.mirror_apply_tasks(jsonb), public.mirror_apply_processes(jsonb), public.mirror_apply_process_events(jsonb),
+  public.tasks_guard(), public.mirror_apply_tasks(jsonb), public.mirror_apply_processes(jsonb), public.mirror_apply_process_events(jsonb),
   public.process_purge(timestamptz, timestamptz)
 from public, anon, authenticated;
 grant execute on function
@@ -199,30 +216,22 @@ grant insert (id, tenant_id, workspace_id, kind, payload, priority) on public.ta
 grant update (cancel_requested_at) on public.tasks to authenticated;
 grant select, insert, update, delete on public.tasks, public.processes, public.process_events to service_role;
 
--- A row without a workspace is the whole tenant's.
-create function public.process_may_read(tenant uuid, workspace uuid) returns boolean
-language sql stable security invoker set search_path = '' as $$
-  select case when workspace is null
-    then tenant = nullif(auth.jwt() -> 'app_metadata' ->> 'tenant_id', '')::uuid
-    else public.mirror_may_read(tenant, workspace) end
-$$;
-revoke execute on function public.process_may_read(uuid, uuid) from public, anon;
-grant execute on function public.process_may_read(uuid, uuid) to authenticated;
-
+-- A row without a workspace is the whole tenant's: `mirror_may_read` answers null for it to a member of some workspaces
+-- only, who therefore neither sees such a row nor asks for one.
 alter table public.tasks enable row level security;
 alter table public.processes enable row level security;
 alter table public.process_events enable row level security;
 create policy members_read on public.tasks for select to authenticated
-  using (public.process_may_read(tenant_id, workspace_id));
+  using (public.mirror_may_read(tenant_id, workspace_id));
 create policy members_ask on public.tasks for insert to authenticated
-  with check (public.process_may_read(tenant_id, workspace_id));
+  with check (public.mirror_may_read(tenant_id, workspace_id));
 create policy members_cancel on public.tasks for update to authenticated
-  using (public.process_may_read(tenant_id, workspace_id) and status in ('pending', 'processing', 'waiting'))
-  with check (public.process_may_read(tenant_id, workspace_id));
+  using (public.mirror_may_read(tenant_id, workspace_id) and status in ('pending', 'processing', 'waiting'))
+  with check (public.mirror_may_read(tenant_id, workspace_id));
 create policy members_read on public.processes for select to authenticated
-  using (public.process_may_read(tenant_id, workspace_id));
+  using (public.mirror_may_read(tenant_id, workspace_id));
 create policy members_read on public.process_events for select to authenticated
-  using (public.process_may_read(tenant_id, workspace_id));
+  using (public.mirror_may_read(tenant_id, workspace_id));
 
 -- Doorbells: the tenant's for what comes back, one a process and statement; the workers' for what is asked.
 create trigger tasks_announce_update after update on public.tasks
@@ -245,15 +254,30 @@ revoke execute on function public.process_events_announce() from public, anon, a
 create trigger process_events_announce_insert after insert on public.process_events
   referencing new table as changed for each statement execute function public.process_events_announce();
 
-create function public.tasks_ring() returns trigger language plpgsql security definer set search_path = '' as $$
+-- Only what happened rings: a statement that inserted or cancelled nothing is not heard.
+create function public.tasks_ring_inserted() returns trigger
+language plpgsql security definer set search_path = '' as $$
 begin
-  perform realtime.send(jsonb_build_object('table', 'tasks'), tg_argv[0], 'workers', true);
+  if exists (select from changed where version = 0) then
+    perform realtime.send('{"table": "tasks"}', 'inserted', 'workers', true);
+  end if;
   return null;
 end $$;
-revoke execute on function public.tasks_ring() from public, anon, authenticated;
+create function public.tasks_ring_cancelled() returns trigger
+language plpgsql security definer set search_path = '' as $$
+begin
+  if exists (select from changed join earlier using (id)
+              where changed.cancel_requested_at is not null and earlier.cancel_requested_at is null) then
+    perform realtime.send('{"table": "tasks"}', 'cancelled', 'workers', true);
+  end if;
+  return null;
+end $$;
+revoke execute on function public.tasks_ring_inserted(), public.tasks_ring_cancelled()
+from public, anon, authenticated;
 create trigger tasks_ring_insert after insert on public.tasks
-  for each statement execute function public.tasks_ring('inserted');
-create trigger tasks_ring_cancel after update of cancel_requested_at on public.tasks
-  for each statement execute function public.tasks_ring('cancelled');
+  referencing new table as changed for each statement execute function public.tasks_ring_inserted();
+create trigger tasks_ring_update after update on public.tasks
+  referencing old table as earlier new table as changed for each statement
+  execute function public.tasks_ring_cancelled();
 
 notify pgrst, 'reload schema';

@@ -29,6 +29,7 @@ def migrated_once(postgres: Postgres) -> Iterator[PlainSupabase]:
 def project(migrated_once: PlainSupabase) -> PlainSupabase:
     """With our migrations, and empty."""
     migrated_once.execute(
-        "truncate public.calendar_accounts, public.calendars, public.calendar_events, realtime.messages"
+        "truncate public.calendar_accounts, public.calendars, public.calendar_events, public.tasks,"
+        " public.processes, public.process_events, realtime.messages"
     )
     return migrated_once

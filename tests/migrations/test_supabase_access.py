@@ -263,7 +263,7 @@ def test_a_rejected_row_is_named_with_id_version_and_sqlstate_and_rings_nobody(p
 
 
 def test_a_table_that_the_mirror_does_not_know_is_an_error_of_its_own(project: PlainSupabase) -> None:
-    with pytest.raises(psycopg2.errors.UndefinedObject, match="accounts, calendars and events"):
+    with pytest.raises(psycopg2.errors.UndefinedObject, match="mirror_apply knows no secrets"):
         project.ask("service_role", "select public.mirror_apply('secrets', %s::jsonb)", (json.dumps([]),))
 
 

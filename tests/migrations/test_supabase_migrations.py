@@ -18,21 +18,26 @@ from tests.support.plain_supabase import OLD_DEFAULTS, PlainSupabase, hosted
 # A first run on a machine installs the CLI from npm, which takes as long as the network does.
 pytestmark = pytest.mark.timeout(600)
 
-TABLES = ("calendar_accounts", "calendar_events", "calendars")
+TABLES = ("calendar_accounts", "calendar_events", "calendars", "process_events", "processes", "tasks")
 APPLYING = (
     "mirror_apply", "mirror_apply_accounts", "mirror_apply_calendars", "mirror_apply_events", "mirror_apply_set",
-    "mirror_purge",
+    "mirror_apply_tasks", "mirror_apply_processes", "mirror_apply_process_events", "mirror_purge", "process_purge",
 )  # fmt: skip
+BELLS = {"mirror_announce", "process_events_announce", "tasks_ring_cancelled", "tasks_ring_inserted"}
 
 TABLE_GRANTS = """
 select grantee, table_name, privilege_type from information_schema.role_table_grants
  where table_schema = 'public' and grantee <> 'postgres'
 """
+COLUMN_GRANTS = """
+select grantee, table_name, column_name, privilege_type from information_schema.column_privileges
+ where table_schema = 'public' and grantee not in ('postgres', 'service_role') and privilege_type <> 'SELECT'
+"""
 ROUTINE_GRANTS = """
 select grantee, routine_name, privilege_type from information_schema.routine_privileges
  where routine_schema = 'public' and grantee <> 'postgres'
 """
-VERSIONS = ["20261120090000", "20261120090100"]
+VERSIONS = ["20261120090000", "20261120090100", "20261121190000"]
 
 
 def triples(rows: list[dict[str, str]]) -> set[tuple[str, ...]]:
@@ -69,6 +74,16 @@ def test_tables_are_granted_to_those_who_need_them_and_no_further(project: Plain
     assert granted == members | service
 
 
+ASKED = {("authenticated", "tasks", "cancel_requested_at", "UPDATE")} | {
+    ("authenticated", "tasks", column, "INSERT")
+    for column in ("id", "tenant_id", "workspace_id", "kind", "payload", "priority")
+}
+
+
+def test_members_write_the_columns_of_what_they_ask_and_no_others(project: PlainSupabase) -> None:
+    assert triples(project.rows(COLUMN_GRANTS)) == ASKED
+
+
 def test_functions_are_granted_to_those_who_need_them_and_no_further(project: PlainSupabase) -> None:
     granted = triples(project.rows(ROUTINE_GRANTS))
 
@@ -92,6 +107,10 @@ def test_an_older_project_grants_its_members_no_more_on_tables(older_project: Pl
     assert members == {("authenticated", table, "SELECT") for table in TABLES}
 
 
+def test_an_older_project_grants_its_members_no_more_on_columns(older_project: PlainSupabase) -> None:
+    assert triples(older_project.rows(COLUMN_GRANTS)) == ASKED
+
+
 def test_an_older_project_grants_its_members_no_more_on_functions(older_project: PlainSupabase) -> None:
     granted = triples(older_project.rows(ROUTINE_GRANTS))
 
@@ -105,21 +124,22 @@ def test_every_table_has_row_level_security(project: PlainSupabase) -> None:
     assert {row["tablename"]: row["rowsecurity"] for row in tables} == dict.fromkeys(TABLES, True)
 
 
-def test_policies_only_ever_let_signed_in_members_read(project: PlainSupabase) -> None:
+def test_policies_only_ever_let_signed_in_members_read_and_ask_for_tasks(project: PlainSupabase) -> None:
     found = project.rows("select schemaname, tablename, cmd, roles::text, permissive from pg_policies")
 
     public = {("public", table, "SELECT", "{authenticated}", "PERMISSIVE") for table in TABLES}
+    public |= {("public", "tasks", does, "{authenticated}", "PERMISSIVE") for does in ("INSERT", "UPDATE")}
     assert triples(found) == public | {("realtime", "messages", "SELECT", "{authenticated}", "PERMISSIVE")}
 
 
-def test_every_function_fixes_its_search_path_and_only_the_doorbell_acts_as_its_owner(project: PlainSupabase) -> None:
+def test_every_function_fixes_its_search_path_and_only_doorbells_act_as_their_owner(project: PlainSupabase) -> None:
     functions = project.rows(
         "select proname, proconfig::text as settings, prosecdef"
         "  from pg_proc where pronamespace = 'public'::regnamespace"
     )
 
     assert {row["settings"] for row in functions} == {'{"search_path=\\"\\""}'}
-    assert [row["proname"] for row in functions if row["prosecdef"]] == ["mirror_announce"]
+    assert {row["proname"] for row in functions if row["prosecdef"]} == BELLS
 
 
 # The official CLI
