@@ -6,7 +6,7 @@ from db.base import Base
 from db.models.accounts import Account, Calendar
 from db.models.events import Budget, Cooldown, Event, Hold, QuarantinedItem, StagedEvent, Tombstone
 from db.models.identity import Attempt, IdempotencyKey, RefreshToken, Session, User
-from db.models.ledger import AuditLog, ExecutionLog, Schedule, SystemMetric, Task, TaskKey, Worker
+from db.models.ledger import AuditLog, Bell, ExecutionLog, Schedule, SystemMetric, Task, TaskKey, Worker
 from db.models.mirror import MirrorTurn, OutboxEntry, ParkedRow
 from db.models.processes import Acknowledgement, Delivery, DeliveryLog, Process, ProcessEvent, Question, Snapshot
 from db.models.tenants import Incident, Pause, Policy, Tenant, Turn, Unit, Workspace
@@ -25,6 +25,7 @@ __all__ = [
     "Attempt",
     "AuditLog",
     "Base",
+    "Bell",
     "Budget",
     "Calendar",
     "Cooldown",

@@ -69,6 +69,17 @@ class TaskKey(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class Bell(Base):
+    """Something outside that rang, because there is something to fetch, and when it was last answered."""
+
+    __tablename__ = "bells"
+    __table_args__ = {"schema": "worker"}  # noqa: RUF012 — SQLAlchemy's own form
+
+    bell: Mapped[str] = mapped_column(primary_key=True)
+    rung_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    answered_at: Mapped[datetime] = mapped_column(server_default="-infinity")
+
+
 class Schedule(Base):
     """An entry of the timetable as it is followed: what it promises since when, and what became of it.
 

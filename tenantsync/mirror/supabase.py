@@ -106,14 +106,23 @@ class Supabase:
                 .order("id")
                 .limit(PAGE)
             )
-            page = self._call(query.execute)
-            if not isinstance(page, list) or self._seen.empty:  # the client takes no answer for no rows
-                raise MirrorUnavailable("not_json", f"{self._where} answered 200 with something else than rows")
+            page = self.found(query)
             if page:
                 yield page
                 after = str(page[-1]["id"])
             if len(page) < PAGE:
                 return
+
+    def query(self, table: str) -> Any:
+        """A query of one table, to be run by `found`."""
+        return self._client.table(table)
+
+    def found(self, query: Any) -> list[dict[str, Any]]:
+        """The rows that a query finds. Raises MirrorError."""
+        rows = self._call(query.execute)
+        if not isinstance(rows, list) or self._seen.empty:  # the client takes no answer for no rows
+            raise MirrorUnavailable("not_json", f"{self._where} answered 200 with something else than rows")
+        return rows
 
     def _remember(self, response: httpx.Response) -> None:
         self._seen.status = response.status_code

@@ -20,6 +20,14 @@ alter table worker.tasks add requested_by text;
 alter table worker.tasks add version bigint not null default 0;
 create index tasks_kind on worker.tasks (kind, id) where supabase_task_id is not null;
 
+-- Something outside rang: there is something to fetch. However often it rings, it is answered once, and at most once more
+-- for what rang meanwhile.
+create table worker.bells (
+  bell text primary key,
+  rung_at timestamptz not null default clock_timestamp(),
+  answered_at timestamptz not null default '-infinity'
+);
+
 drop trigger tasks_status_moves on worker.tasks;
 create trigger tasks_status_moves before update of status on worker.tasks for each row
   when (old.status is distinct from new.status and (old.status::text, new.status::text) not in
@@ -79,7 +87,7 @@ create table process.processes (
 create index processes_tenant on process.processes (tenant_id, process_id);
 create index processes_open on process.processes (state, lease_until)
   where state in ('pending', 'running', 'waiting', 'paused');
-create index processes_to_run on process.processes (queue, priority, process_id) where state = 'pending';
+create index processes_to_run on process.processes (queue, tenant_id, priority, process_id) where state = 'pending';
 create index processes_subject on process.processes (subject_id) where subject_id is not null;
 create index processes_parent on process.processes (parent_id) where parent_id is not null;
 create index processes_closed on process.processes (completed_at) where completed_at is not null;
@@ -348,5 +356,6 @@ def downgrade() -> None:
     alter table worker.tasks add constraint tasks_status_check check (status in
       ('pending', 'processing', 'completed', 'failed', 'superseded', 'skipped'));
     drop index worker.tasks_kind;
+    drop table worker.bells;
     alter table worker.tasks drop workspace_id, drop payload, drop requested_by, drop version;
     """)
