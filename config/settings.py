@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from config.durations import Duration
 
 KEY_BYTES = 32  # AES-256
+SECRET_KEY_LENGTH = 32
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
@@ -93,6 +94,27 @@ def _grace(value: timedelta) -> timedelta:
     return value
 
 
+def _origins(value: object) -> tuple[str, ...]:
+    if isinstance(value, tuple):
+        return value
+    origins = tuple(item.strip().rstrip("/") for item in str(value).split(",") if item.strip())
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.query or "@" in origin:
+            raise ValueError("should be origins like https://app.example.com,https://beta.example.com, without paths")
+    return origins
+
+
+def _secret_key(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if len(text) < SECRET_KEY_LENGTH or len(set(text)) < SECRET_KEY_LENGTH // 4:
+        raise ValueError(
+            f"should be {SECRET_KEY_LENGTH} random characters or more; "
+            "python -c 'import secrets; print(secrets.token_urlsafe(48))' makes one"
+        )
+    return value
+
+
 def _interval(value: timedelta) -> timedelta:
     if value < timedelta(seconds=1):
         raise ValueError("should be 1s or more; a bare number counts milliseconds")
@@ -104,6 +126,8 @@ RedisUrl = Annotated[str, _address(("redis", "rediss"), "redis://:password@host:
 HttpUrl = Annotated[str, _address(("http", "https"), "https://host/path")]
 Networks = Annotated[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
 KeyRing = Annotated[dict[int, bytes], NoDecode, BeforeValidator(_key_ring)]
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
+SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
 FlowerLogin = Annotated[SecretStr, AfterValidator(_flower_login)]
 Lease = Annotated[Duration, AfterValidator(_lease)]
 Grace = Annotated[Duration, AfterValidator(_grace)]
@@ -151,6 +175,19 @@ class Settings(BaseSettings):
         (), description="Private networks that an address typed by a tenant may lead to"
     )
     flower_basic_auth: FlowerLogin | None = Field(None, description="user:password for Flower")
+
+    secret_key: SecretKey | None = Field(None, description="What log-ins are signed with; the web process needs it")
+    public_url: HttpUrl | None = Field(None, description="Where people's browsers find the web process")
+    supabase_jwt_secret: SecretStr | None = Field(
+        None, min_length=32, description="The Supabase project's shared secret, to accept its users' tokens"
+    )
+    supabase_jwks_url: HttpUrl | None = Field(
+        None, description="Where the Supabase project shows its public keys, to accept its users' tokens"
+    )
+    web_allowed_origins: Origins = Field((), description="Other origins whose pages may call the API")
+    web_trusted_proxies: Networks = Field((), description="Proxies whose X-Forwarded-For is believed")
+    web_db_pool_size: int = Field(8, ge=2, le=100, description="Postgres connections of a web process")
+    metrics_token: SecretStr | None = Field(None, min_length=16, description="A bearer token that may read /metrics")
 
     sync_interval: Interval = Field(timedelta(seconds=60), description="How often a calendar is polled")
     worker_batch_size: int = Field(200, ge=1, le=1000, description="Units that one message carries")

@@ -21,6 +21,8 @@ COMMANDS = {
     "why": ("why", "why", None),
     "audit": ("audit", "audit", None),
     "doctor": ("doctor", "doctor", None),
+    "user": ("users", "app", "People who log in."),
+    "web": ("web", "web", None),
 }
 """Each command's module below this package, its group or function there, and what a group is about."""
 

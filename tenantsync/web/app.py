@@ -1,0 +1,56 @@
+"""The web application: API, live streams and pages, over one pool of connections."""
+
+import importlib
+from importlib.util import find_spec
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from config.settings import Settings
+from db.session import Database
+from tenantsync.web import problems
+from tenantsync.web.gate import Gate
+from tenantsync.web.services import open_services
+
+DESCRIPTION = """
+Tasks, live processes and the state of syncing, for a tenant's own web app and for operators.
+
+Errors are problem documents (RFC 9457). Lists come in pages: follow `next_cursor`. `POST`s take an
+`Idempotency-Key`: the same key with the same request gets the first answer again. Single resources bear an `ETag`.
+Times are ISO 8601 in UTC.
+"""
+NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False}
+REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID")
+ROUTERS = ("tenantsync.web.api", "tenantsync.web.pages")
+"""Packages with a function `router() -> APIRouter`."""
+
+
+def create_app(settings: Settings, database: Database) -> FastAPI:
+    """The application over an open pool. Raises SecretKeyMissing."""
+    app = FastAPI(
+        title="Tenantsync",
+        version="1",
+        description=DESCRIPTION,
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry=NO_TELEMETRY,  # type: ignore[arg-type]
+    )
+    app.state.services = open_services(settings, database)
+    problems.install(app)
+    for package in ROUTERS:
+        if find_spec(package) is not None:
+            app.include_router(importlib.import_module(package).router())
+    app.add_middleware(Gate, settings=settings)
+    if settings.web_allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.web_allowed_origins,
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=REQUEST_HEADERS,
+            expose_headers=["ETag", "Retry-After", "Location", "Idempotency-Replayed"],
+            allow_credentials=False,
+            max_age=600,
+        )
+    return app

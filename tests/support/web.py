@@ -1,0 +1,94 @@
+"""A real web server over a test's database, and somebody logged in for each role; fixtures: web_fixtures.py."""
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import httpx
+import uvicorn
+
+from config.settings import Settings
+from db.repositories import tenants
+from db.session import Database
+from tenantsync.identity import logins, people
+from tenantsync.identity.roles import Role
+from tenantsync.web.services import open_services
+
+SECRET_KEY = "tests-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEF"
+PASSWORD = "correct horse battery staple"
+_hashes: dict[str, str] = {}
+
+
+def _hash() -> str:
+    if PASSWORD not in _hashes:  # 50 ms a time, for every user of every test
+        _hashes[PASSWORD] = people.hashed(PASSWORD, email="nobody@example.test")
+    return _hashes[PASSWORD]
+
+
+@dataclass
+class Web:
+    """The server's address, and clients of it. All clients are closed with the test."""
+
+    url: str
+    database: Database
+    settings: Settings
+    server: uvicorn.Server
+    _clients: list[httpx.Client] = field(default_factory=list)
+    _names: int = 0
+
+    def tenant(self, name: str | None = None) -> tuple[UUID, UUID]:
+        """A tenant with one workspace: (tenant_id, workspace_id)."""
+        self._names += 1
+        with self.database.transaction() as connection:
+            tenant_id = tenants.add_tenant(connection, name=name or f"web tenant {self._names}")
+            return tenant_id, tenants.add_workspace(connection, tenant_id=tenant_id, name="office")
+
+    def user(self, role: Role = Role.MEMBER, *, tenant_id: UUID | None = None, email: str | None = None) -> str:
+        """Add somebody who logs in with PASSWORD; returns the e-mail address."""
+        self._names += 1
+        wish = people.checked(
+            email=email or f"{role}-{self._names}@example.test", name=f"{role} {self._names}", role=role, language="en"
+        )
+        with self.database.transaction() as connection:
+            people.add(connection, wish, tenant_id=tenant_id, password_hash=_hash(), by="test")
+        return wish.email
+
+    def client(self, **options: object) -> httpx.Client:
+        """A client that is nobody yet."""
+        made = httpx.Client(base_url=self.url, timeout=10, trust_env=False, **options)  # type: ignore[arg-type]
+        self._clients.append(made)
+        return made
+
+    def bearer(self, role: Role = Role.MEMBER, *, tenant_id: UUID | None = None) -> httpx.Client:
+        """A program's client, logged in with an access token as a new user."""
+        client = self.client()
+        email = self.user(role, tenant_id=tenant_id)
+        answer = client.post("/api/v1/auth/login", json={"email": email, "password": PASSWORD})
+        answer.raise_for_status()
+        client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        return client
+
+    def browser(self, role: Role = Role.MEMBER, *, tenant_id: UUID | None = None) -> httpx.Client:
+        """A client with a session's cookie, as a browser has it; its CSRF token is in its headers."""
+        client = self.client()
+        cookie, csrf = self.session(self.user(role, tenant_id=tenant_id))
+        client.cookies.set("tenantsync", cookie)
+        client.headers["X-CSRF-Token"] = csrf
+        return client
+
+    def session(self, email: str) -> tuple[str, str]:
+        """A cookie's value for somebody, and the CSRF token that goes with it."""
+        tokens = open_services(self.settings, self.database).tokens
+        begun = logins.log_in(
+            self.database,
+            tokens,
+            email=email,
+            password=PASSWORD,
+            address="127.0.0.1",
+            use="cookie",
+            user_agent="tests",
+        )
+        return begun.token, tokens.csrf(begun.session_id)
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
