@@ -159,11 +159,12 @@ def _refused(what: str, mine: list[Step], done: int, held: Held) -> str:
 
 def _unsent(lines: Sequence[Line]) -> Iterator[str]:
     """A sender acknowledges what it has read and sent, up to that version and no further."""
-    known: dict[tuple[int, int, str], list[int]] = {}  # (version read, version sent); FOREVER: there is no such row
+    known: dict[tuple[int, int, str], list[int]] = {}  # (version read, version sent); the outbox' where no row is
     for place, line in enumerate(lines):
         whose = (line.get("pid", 0), line.get("thread", 0))
         if line["point"] == "outbox.rows_read":
-            known.update({(*whose, one["row_id"]): [FOREVER, FOREVER] for one in line["keys"]})
+            absent = {one["row_id"]: int(one.get("version", FOREVER)) for one in line["keys"]}
+            known.update({(*whose, row_id): [version, version] for row_id, version in absent.items()})
             known.update({(*whose, one["id"]): [int(one["version"]), -1] for one in line["rows"]})
         elif line["point"] == "outbox.sent":
             for one in line["rows"]:

@@ -74,6 +74,19 @@ select t.event_id, t.tenant_id, c.workspace_id, t.version, t.deleted_at, t.calen
   join sync.tombstones t on t.event_id = k.row_id and t.tenant_id = k.tenant_id
   join sync.calendars c on c.calendar_id = t.calendar_id and c.tenant_id = t.tenant_id
 """
+_READ_TASKS = """
+select t.id, t.supabase_task_id, t.tenant_id, t.workspace_id, t.version, t.status, t.worker_id, t.result,
+       t.error_log as error_message, t.started_at, t.completed_at
+  from worker.tasks t join keys k on k.row_id = t.id and k.tenant_id = t.tenant_id
+ where t.supabase_task_id is not null
+"""
+_READ_PROCESSES = """
+select p.process_id as id, p.tenant_id, p.workspace_id, p.version, p.kind, p.subject_id, p.parent_id, p.title, p.state,
+       p.step, p.step_durations, p.completed_steps, p.total_steps, p.percentage, p.estimated_completion_at, p.priority,
+       p.tags, p.retry_count, p.max_retries, p.pause_requested, p.result, p.error, p.started_by, p.created_at,
+       p.started_at, p.completed_at
+  from process.processes p join keys k on k.row_id = p.process_id and k.tenant_id = p.tenant_id
+"""
 READ = {
     entity: text(
         "with keys as materialized (select * from json_to_recordset(cast(:keys as json)) "
@@ -83,6 +96,8 @@ READ = {
         "accounts": _READ_ACCOUNTS,
         "calendars": _READ_CALENDARS,
         "events": _READ_EVENTS,
+        "tasks": _READ_TASKS,
+        "processes": _READ_PROCESSES,
     }.items()
 }
 
@@ -208,13 +223,16 @@ def take_keys(connection: Connection, *, tenants: Sequence[UUID], limit: int) ->
     each = max(1, -(-5 * limit // max(1, len(tenants)))) if len(tenants) > 1 else limit
     listed = "{" + ",".join(str(tenant) for tenant in tenants) + "}"
     rows = connection.execute(TAKE, {"tenants": listed, "each": min(each, limit), "n": limit})
-    keys = [Key(row.tenant_id, row.entity, row.row_id) for row in rows]
+    keys = [Key(row.tenant_id, row.entity, row.row_id, row.version) for row in rows]
     reach("outbox.keys_taken", keys=keys)
     return keys
 
 
 def read_rows(connection: Connection, *, entity: str, keys: Iterable[Key]) -> list[dict[str, Any]]:
-    """What the rows of these keys are now, in the mirrored columns; a key without a row is left out."""
+    """What the rows of these keys are now, in the mirrored columns; a key without a row is left out.
+
+    A task's id is ours; Supabase knows it as `supabase_task_id`. Events of processes: `deliveries.undelivered`.
+    """
     wanted = as_json({"tenant_id": key.tenant_id, "row_id": key.row_id} for key in keys)
     found = connection.execute(READ[entity], {"keys": wanted}).scalar()
     rows: list[dict[str, Any]] = [] if found is None else orjson.loads(found)

@@ -74,6 +74,8 @@ create table public.process_events (
   primary key (process_id, sequence)
 );
 create index process_events_age on public.process_events (created_at);
+-- what an audit of one tenant walks along
+create index process_events_by_tenant on public.process_events (tenant_id, process_id, sequence);
 
 create trigger processes_guard before update on public.processes
   for each row execute function public.mirror_guard();

@@ -3,6 +3,9 @@
 No transaction is open while Supabase is called. A call whose answer is lost is sent again; versions make
 that harmless. A row that Supabase refuses is parked and holds up nobody else. Before each call the sender
 makes sure that the tenants are still its own.
+
+Events of processes travel a stretch at a time: what follows right after what Supabase has. A process is in one call
+at a time, a tenant has one sender, and nothing is sent past a refused event, so they arrive in order.
 """
 
 from collections import defaultdict
@@ -13,14 +16,18 @@ from datetime import timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
+import orjson
 import structlog
+from sqlalchemy import Connection
 
 from db.racepoints import reach
-from db.repositories import mirroring, scopes
+from db.repositories import deliveries, mirroring, scopes
 from db.repositories.mirroring import Key
 from db.session import Database
 from tenantsync import clock
+from tenantsync.mirror import parcels
 from tenantsync.mirror.holding import Holding
+from tenantsync.mirror.parcels import PROCESS_EVENTS, Row
 from tenantsync.mirror.supabase import MirrorError, MirrorMisconfigured, MirrorTooLarge, MirrorUnavailable, Rejected
 
 log = structlog.get_logger(__name__)
@@ -31,7 +38,9 @@ CALLS_AT_ONCE = 3
 PAUSE = 5.0  # seconds without another call after a failure that names no time
 OPERATOR_PAUSE = 30.0  # seconds, after a failure that only an operator can mend
 SCOPE = ("provider", "supabase")
-ORDER = ("accounts", "calendars", "events")
+ORDER = ("tasks", "processes", PROCESS_EVENTS, "accounts", "calendars", "events")
+"""Of what is taken at once: somebody is watching the first three."""
+TARGET = "supabase"
 
 
 class Target(Protocol):
@@ -115,15 +124,22 @@ class _Sender:
     def _send_part(self, holding: Holding, entity: str, keys: Sequence[Key]) -> tuple[int, int]:
         """One call's worth: (rows sent, rows parked)."""
         with self.database.statement() as connection:
-            rows = mirroring.read_rows(connection, entity=entity, keys=keys)
+            if entity == PROCESS_EVENTS:
+                rows = deliveries.undelivered(connection, keys=keys, limit=self.batch_size)
+            else:
+                rows = mirroring.read_rows(connection, entity=entity, keys=keys)
         reach("outbox.rows_read", entity=entity, keys=keys, rows=rows)
+        travelling = parcels.travelling(entity, rows)
         try:
-            rejected = self._apply(holding, entity, rows)
+            rejected = self._apply(holding, entity, travelling)
         except TenantsLost:
             return 0, 0  # the keys stay in the outbox: whoever has the tenants now sends them
+        except MirrorError:
+            if entity == PROCESS_EVENTS:
+                _tell_undelivered(self.database, travelling)
+            raise
         reach("outbox.sent", entity=entity, rows=rows)
-        _settle(self.database, entity, keys, rows, rejected)
-        return len(rows) - len(rejected), len(rejected)
+        return _settle(self.database, entity, keys, rows, rejected)
 
     def _too_large(self, entity: str, row: dict[str, Any]) -> Rejected:
         """The refusal of a row that is too large by itself. Raises MirrorUnavailable where nothing is small enough."""
@@ -145,7 +161,8 @@ class _Sender:
             if len(rows) == 1:
                 return [self._too_large(entity, rows[0])]
         half = len(rows) // 2
-        return self._apply(holding, entity, rows[:half]) + self._apply(holding, entity, rows[half:])
+        rejected = self._apply(holding, entity, rows[:half])
+        return rejected + self._apply(holding, entity, parcels.unstopped(rows[half:], rows[:half], rejected))
 
 
 def _close(database: Database, error: MirrorError) -> float:
@@ -160,15 +177,33 @@ def _close(database: Database, error: MirrorError) -> float:
 
 
 def _settle(
-    database: Database,
-    entity: str,
-    keys: Iterable[Key],
-    rows: Sequence[dict[str, Any]],
-    rejected: Sequence[Rejected],
-) -> None:
-    """Forget what arrived and what no longer exists; put aside what was refused."""
+    database: Database, entity: str, keys: Sequence[Key], rows: Sequence[Row], rejected: Sequence[Rejected]
+) -> tuple[int, int]:
+    """Forget what arrived and what no longer exists; put aside what was refused. Returns the numbers of both."""
+    settle = _settle_process_events if entity == PROCESS_EVENTS else _settle_rows
+    with database.transaction() as connection:
+        settled = settle(connection, entity, keys, rows, rejected)
+        if settled.parked:
+            mirroring.park(connection, settled.parked)
+    reach("outbox.acknowledged", entity=entity, rows=settled.acknowledged)
+    if settled.parked:
+        sqlstates = sorted({one["sqlstate"] for one in settled.parked})
+        log.warning("rows_parked", rows=len(settled.parked), sqlstates=sqlstates)
+    return settled.arrived, len(settled.parked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    arrived: int
+    acknowledged: Sequence[Any]
+    parked: Sequence[Row]
+
+
+def _settle_rows(
+    connection: Connection, entity: str, keys: Iterable[Key], rows: Sequence[Row], rejected: Sequence[Rejected]
+) -> _Settled:
     versions = {row["id"]: int(row["version"]) for row in rows}
-    refused = {one.row_id: one.sqlstate for one in rejected}
+    refused = parcels.refusals(entity, rows, rejected)
     sent, parked = [], []
     for key in keys:
         row_id = str(key.row_id)
@@ -179,10 +214,31 @@ def _settle(
         sent.append(about)
         if row_id in refused:
             parked.append({**about, "sqlstate": refused[row_id], "reason": "Supabase refuses the row"})
-    with database.transaction() as connection:
-        mirroring.acknowledge(connection, sent)
-        if parked:
-            mirroring.park(connection, parked)
-    reach("outbox.acknowledged", entity=entity, rows=sent)
-    if parked:
-        log.warning("rows_parked", rows=len(parked), sqlstates=sorted(set(refused.values())))
+    mirroring.acknowledge(connection, sent)
+    return _Settled(len(rows) - len(rejected), sent, parked)
+
+
+def _settle_process_events(
+    connection: Connection, _: str, keys: Iterable[Key], rows: Sequence[Row], rejected: Sequence[Rejected]
+) -> _Settled:
+    told = parcels.settled(keys, rows, rejected)
+    arrived = parcels.arrived(rows, told)
+    deliveries.settle(connection, told)
+    events = parcels.travelling(PROCESS_EVENTS, rows)
+    if events:
+        deliveries.record(
+            connection,
+            target=TARGET,
+            events=len(arrived),
+            failed=len(events) - len(arrived),
+            size=len(orjson.dumps(events)),
+            created=[event["created_at"] for event in arrived],
+        )
+    return _Settled(len(arrived), [one for one in told if not one.held], parcels.parked(told))
+
+
+def _tell_undelivered(database: Database, events: Sequence[Row]) -> None:
+    """Write down that a call with events failed as a whole."""
+    with database.statement() as connection:
+        size = len(orjson.dumps(events))
+        deliveries.record(connection, target=TARGET, events=0, failed=len(events), size=size, created=[])

@@ -19,7 +19,14 @@ TIMEOUT = httpx.Timeout(15.0, connect=3.0)  # the service role's statements end 
 LIMITS = httpx.Limits(max_connections=8, max_keepalive_connections=8, keepalive_expiry=4)
 PAGE = 1000  # rows; a project's max_rows cuts longer answers silently
 
-TABLES = {"accounts": "calendar_accounts", "calendars": "calendars", "events": "calendar_events"}
+TABLES = {
+    "accounts": "calendar_accounts",
+    "calendars": "calendars",
+    "events": "calendar_events",
+    "tasks": "tasks",
+    "processes": "processes",
+    "process_events": "process_events",
+}
 
 
 class MirrorError(Exception):

@@ -21,7 +21,12 @@ from tests.support.supabase_proxy import SupabaseProxy
 
 Row = dict[str, Any]
 
-TABLES = ("calendar_accounts", "calendars", "calendar_events")
+TABLES = ("calendar_accounts", "calendars", "calendar_events", "tasks", "processes", "process_events")
+TASK_COLUMNS = (
+    "id", "tenant_id", "workspace_id", "version", "status", "worker_id", "result", "error_message", "started_at",
+    "completed_at",
+)  # fmt: skip
+"""What a task's row has from Postgres; the rest is what its web app asked for."""
 
 # Not the product's queries: whole rows as JSON; the columns to compare are those that Supabase's table has.
 POSTGRES = {
@@ -33,6 +38,17 @@ POSTGRES = {
         union all
         select to_jsonb(t) || jsonb_build_object('id', t.event_id, 'workspace_id', c.workspace_id)
           from sync.tombstones t join sync.calendars c using (calendar_id)
+    """,
+    "tasks": """
+        select to_jsonb(t) || jsonb_build_object('id', t.supabase_task_id, 'error_message', t.error_log)
+          from worker.tasks t where t.supabase_task_id is not null
+    """,
+    "processes": "select to_jsonb(p) || jsonb_build_object('id', p.process_id) from process.processes p",
+    "process_events": """
+        select to_jsonb(e) || jsonb_build_object('id', e.event_id, 'workspace_id', p.workspace_id,
+                 'event_data', e.data, 'event_category', e.category, 'event_priority', e.priority,
+                 'event_source', e.source)
+          from process.events e join process.processes p using (process_id)
     """,
 }
 
@@ -49,7 +65,7 @@ class MirrorSide:
         self.supabase.close()
 
     def empty(self) -> None:
-        self.execute("truncate public.calendar_accounts, public.calendars, public.calendar_events, realtime.messages")
+        self.execute(f"truncate {', '.join('public.' + table for table in TABLES)}, realtime.messages")
 
     def drain(self, database: Database, *, batch_size: int = 1000, budget: float = 20.0) -> Drained:
         return service.drain(database, self.supabase, batch_size=batch_size, budget=budget)
@@ -88,9 +104,15 @@ def expected(database: Database, table: str, columns: Mapping[str, Any]) -> dict
 def assert_mirror_equals_postgres(database: Database, side: MirrorSide) -> None:
     """Every row, tombstones included, column by column."""
     columns = {table: {row["column_name"]: None for row in side.rows(COLUMNS, {"table": table})} for table in TABLES}
+    columns["tasks"] = dict.fromkeys(TASK_COLUMNS)
 
     ours = {table: expected(database, table, columns[table]) for table in TABLES}
     theirs = {table: side.table(table) for table in TABLES}
+    theirs["tasks"] = {
+        task_id: {name: row[name] for name in TASK_COLUMNS}
+        for task_id, row in theirs["tasks"].items()
+        if row["version"]
+    }
 
     assert theirs == ours
 

@@ -15,7 +15,7 @@ EMPTY = """
 truncate sync.tenants, sync.policies, sync.cooldowns, sync.events, sync.tombstones, sync.quarantined_items,
   sync.staged_events,
   mirror.outbox, mirror.parked_rows, worker.tasks, worker.execution_logs, worker.workers, worker.task_keys,
-  worker.schedules cascade
+  worker.schedules, worker.bells, process.events, process.delivery_log cascade
 """
 _numbers = count(1)
 
