@@ -12,6 +12,7 @@ from db import repositories
 
 TENANT_TABLES = re.compile(
     r"\b(?:sync\.(?:tenants|workspaces|units|turns|accounts|calendars|events|tombstones|quarantined_items)"
+    r"|process\.(?:processes|events|snapshots|questions|acknowledgements|deliveries)"
     r"|mirror\.(?:outbox|turns|parked_rows)|worker\.(?:tasks|execution_logs|audit_logs))\b"
 )
 NAMES_TENANT = re.compile(
