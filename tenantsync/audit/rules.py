@@ -10,7 +10,12 @@ from db.repositories.auditing import StoredEvent, StoredResource
 from tenantsync.calendars.digests import digest_of_stored
 from tenantsync.calendars.provider import Listed
 
-_MOMENTS = frozenset({"deleted_at", "starts_at", "ends_at", "original_start", "provider_updated_at"})
+_MOMENTS = frozenset(
+    {"deleted_at", "starts_at", "ends_at", "original_start", "provider_updated_at", "created_at", "started_at",
+     "completed_at", "estimated_completion_at"}
+)  # fmt: skip
+OPTIONAL = "_optional"
+"""Of an expected row: it may be absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +90,40 @@ class MirrorDifferences:
     def count(self) -> int:
         return len(self.missing) + len(self.surplus) + len(self.differing)
 
+    def persisting(self, earlier: "MirrorDifferences") -> "MirrorDifferences":
+        """Those that stood before already: what differs only once was on its way."""
+        return MirrorDifferences(
+            self.rows,
+            [row for row in self.missing if row in earlier.missing],
+            [row for row in self.surplus if row in earlier.surplus],
+            {row: column for row, column in self.differing.items() if row in earlier.differing},
+        )
+
+
+def key_of(row: Mapping[str, Any]) -> str:
+    """What a mirrored row is ordered and named by; an event of a process by that and its number."""
+    return f"{row['process_id']}/{row['sequence']:019}" if "sequence" in row else str(row["id"])
+
 
 def compare_rows(expected: Iterator[dict[str, Any]], mirrored: Iterator[dict[str, Any]]) -> MirrorDifferences:
-    """Compare two streams of rows, both ordered by id, column by column."""
+    """Compare two streams of rows, both ordered by key, column by column."""
     result = MirrorDifferences()
     ours, theirs = next(expected, None), next(mirrored, None)
     while ours is not None or theirs is not None:
-        if theirs is None or (ours is not None and str(ours["id"]) < str(theirs["id"])):
+        if theirs is None or (ours is not None and key_of(ours) < key_of(theirs)):
             assert ours is not None  # noqa: S101 — narrows the type
             result.rows += 1
-            result.missing.append(str(ours["id"]))
+            if not ours.get(OPTIONAL):
+                result.missing.append(key_of(ours))
             ours = next(expected, None)
-        elif ours is None or str(theirs["id"]) < str(ours["id"]):
-            result.surplus.append(str(theirs["id"]))
+        elif ours is None or key_of(theirs) < key_of(ours):
+            result.surplus.append(key_of(theirs))
             theirs = next(mirrored, None)
         else:
             result.rows += 1
             column = first_difference(ours, theirs)
             if column is not None:
-                result.differing[str(ours["id"])] = column
+                result.differing[key_of(ours)] = column
             ours, theirs = next(expected, None), next(mirrored, None)
     return result
 
@@ -111,6 +131,8 @@ def compare_rows(expected: Iterator[dict[str, Any]], mirrored: Iterator[dict[str
 def first_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
     """The first column of ours that theirs does not have with the same value; None when all agree."""
     for name, value in ours.items():
+        if name == OPTIONAL:
+            continue
         if name not in theirs or _plain(name, value) != _plain(name, theirs[name]):
             return name
     return None

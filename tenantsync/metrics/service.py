@@ -1,21 +1,27 @@
 """Readings into worker.system_metrics: one row a worker, one for the fleet; and, seldom, one a tenant."""
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from db.repositories import readings
+from db.repositories import deliveries, overview, readings
 from db.session import Database
+from tenantsync import clock
 from tenantsync.schedule.occurrences import Step, carry_on
 
 FLEET = "fleet"
 TENANTS_AT_ONCE = 1000
+DELIVERIES = timedelta(minutes=5)
+"""How far back a reading looks at how events of processes travelled to Supabase."""
 
 
 def collect(database: Database, replica: Database, queue_lengths: dict[str, int]) -> dict[str, int]:
     """Take one reading of the workers and the fleet, from the replica if there is one; returns the rows written."""
     with replica.statement() as connection:
         rows = [_worker_row(one) for one in readings.workers(connection)]
-        details = {**readings.fleet(connection), "queues": queue_lengths}
+        delivered = deliveries.measured(connection, now=clock.now(), within=DELIVERIES)
+        fleet = {**readings.fleet(connection), **overview.pulse(connection)}
+    details = {**fleet, "queues": queue_lengths, "deliveries": delivered.as_dict()}
     rows.append({"scope": FLEET, "worker_id": FLEET, "active_tasks": details["in_flight"], "details": details})
     with database.statement() as connection:
         readings.record(connection, rows)

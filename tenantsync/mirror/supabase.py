@@ -28,6 +28,9 @@ TABLES = {
     "process_events": "process_events",
 }
 
+KEYS = {"process_events": ("process_id", "sequence")}
+"""What rows are ordered by where it is not the id."""
+
 
 class MirrorError(Exception):
     """Supabase did not take what it was given. The text says why, and holds neither keys nor rows."""
@@ -102,21 +105,19 @@ class Supabase:
         return answer
 
     def rows(self, entity: str, *, tenant_id: str) -> Iterator[list[dict[str, Any]]]:
-        """Everything that a mirrored table holds of a tenant, tombstones included, in pages by id."""
-        after = "00000000-0000-0000-0000-000000000000"
+        """Everything that a mirrored table holds of a tenant, tombstones included, in pages by key."""
+        key = KEYS.get(entity, ("id",))
+        last: dict[str, Any] | None = None
         while True:
-            query = (
-                self._client.table(TABLES[entity])
-                .select("*")
-                .eq("tenant_id", tenant_id)
-                .gt("id", after)
-                .order("id")
-                .limit(PAGE)
-            )
+            query = self._client.table(TABLES[entity]).select("*").eq("tenant_id", tenant_id).limit(PAGE)
+            if last is not None:
+                query = query.or_(",".join(_beyond(key, last)))
+            for column in key:
+                query = query.order(column)
             page = self.found(query)
             if page:
                 yield page
-                after = str(page[-1]["id"])
+                last = page[-1]
             if len(page) < PAGE:
                 return
 
@@ -163,3 +164,11 @@ class Supabase:
             return MirrorTooLarge("too_large", f"{self._where} takes smaller calls")
         code = error.code if error.code and len(error.code) <= 10 else "?"
         return MirrorUnavailable(f"http_{status}", f"{self._where} has trouble (code {code})", pause=pause)
+
+
+def _beyond(key: Sequence[str], row: dict[str, Any]) -> Iterator[str]:
+    """PostgREST's way to say `(a, b) > (1, 2)`: a > 1, or a = 1 and b > 2."""
+    for place, column in enumerate(key):
+        equal = [f"{one}.eq.{row[one]}" for one in key[:place]]
+        terms = [*equal, f"{column}.gt.{row[column]}"]
+        yield terms[0] if len(terms) == 1 else f"and({','.join(terms)})"

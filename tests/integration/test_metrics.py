@@ -83,8 +83,13 @@ def test_every_worker_has_a_row(readings: Readings, beat: Callable[[str], None])
 def test_the_fleet_has_one_row_even_when_it_is_empty(readings: Readings) -> None:
     (fleet_row,) = readings("fleet")
 
-    counted = {name: value for name, value in fleet_row["details"].items() if name != "queues"}
+    apart = ("queues", "deliveries")
+    counted = {name: value for name, value in fleet_row["details"].items() if name not in apart}
     assert set(counted.values()) == {0}
+    assert (fleet_row["details"]["deliveries"]["calls"], fleet_row["details"]["deliveries"]["success_rate"]) == (
+        0,
+        None,
+    )
     assert fleet_row["details"]["queues"] == QUEUES
 
 
