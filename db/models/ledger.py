@@ -129,6 +129,7 @@ class SystemMetric(Base):
     __table_args__ = (
         CheckConstraint("scope in ('worker', 'fleet', 'tenant')", name="scope"),
         Index("system_metrics_worker", "worker_id", "id"),
+        Index("system_metrics_fleet", "id", postgresql_where=text("scope = 'fleet'")),
         _PARTITIONED,
     )
 

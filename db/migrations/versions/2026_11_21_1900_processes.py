@@ -19,6 +19,8 @@ alter table worker.tasks add payload jsonb;
 alter table worker.tasks add requested_by text;
 alter table worker.tasks add version bigint not null default 0;
 create index tasks_kind on worker.tasks (kind, id) where supabase_task_id is not null;
+-- The overview's plots read a few of the fleet's readings among those of all tenants.
+create index system_metrics_fleet on worker.system_metrics (id) where scope = 'fleet';
 
 -- Something outside rang: there is something to fetch. However often it rings, it is answered once, and at most once more
 -- for what rang meanwhile.
@@ -355,6 +357,7 @@ def downgrade() -> None:
     alter table worker.tasks drop constraint tasks_status_check;
     alter table worker.tasks add constraint tasks_status_check check (status in
       ('pending', 'processing', 'completed', 'failed', 'superseded', 'skipped'));
+    drop index worker.system_metrics_fleet;
     drop index worker.tasks_kind;
     drop table worker.bells;
     alter table worker.tasks drop workspace_id, drop payload, drop requested_by, drop version;
