@@ -1,6 +1,6 @@
 """People who log in, their sessions and refresh tokens, and what they may try."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,6 +24,7 @@ returning {_COLUMNS}
 """)
 BY_EMAIL = text(f"select {_COLUMNS}, password_hash from identity.users where lower(email) = lower(:email)")
 BY_ID = text(f"select {_COLUMNS}, password_hash from identity.users where user_id = :id")
+LOCKED = text(f"select {_COLUMNS} from identity.users where user_id = :id for update")
 LISTED = text(f"""
 select {_COLUMNS} from identity.users
  where (cast(:tenant as uuid) is null or tenant_id = cast(:tenant as uuid))
@@ -49,6 +50,11 @@ LIVE = text("""
 select s.session_id, s.expires_at, u.user_id, u.tenant_id, u.email, u.name, u.role, u.language
   from identity.sessions s join identity.users u on u.user_id = s.user_id
  where s.session_id = :id and s.revoked_at is null and s.expires_at > now() and u.disabled_at is null
+""")
+LIVE_AMONG = text("""
+select s.session_id from identity.sessions s join identity.users u on u.user_id = s.user_id
+ where s.session_id = any(cast(:ids as uuid[])) and s.revoked_at is null and s.expires_at > now()
+   and u.disabled_at is null
 """)
 SESSIONS = text("""
 select session_id, created_at, expires_at, last_used_at, user_agent from identity.sessions
@@ -200,6 +206,12 @@ def by_id(connection: Connection, *, user_id: UUID) -> tuple[UserRow, str | None
     return None if row is None else (_user(row), row["password_hash"])
 
 
+def locked(connection: Connection, *, user_id: UUID) -> UserRow | None:
+    """A person, who stays as they are until commit."""
+    row = connection.execute(LOCKED, {"id": user_id}).mappings().first()
+    return None if row is None else _user(row)
+
+
 def listed(connection: Connection, *, tenant_id: UUID | None, before: UUID | None, limit: int) -> list[UserRow]:
     """People, the newest first; of everybody where no tenant is named."""
     found = connection.execute(LISTED, {"tenant": tenant_id, "before": before, "n": limit}).mappings()
@@ -244,6 +256,11 @@ def live_session(connection: Connection, *, session_id: UUID) -> LiveSession | N
     """The session with its user, unless it is over, revoked, or the user disabled."""
     row = connection.execute(LIVE, {"id": session_id}).mappings().first()
     return None if row is None else LiveSession(**row)
+
+
+def live_among(connection: Connection, *, session_ids: Iterable[UUID]) -> set[UUID]:
+    """Those of the sessions that are not over."""
+    return set(connection.execute(LIVE_AMONG, {"ids": list(session_ids)}).scalars())
 
 
 def sessions(connection: Connection, *, user_id: UUID, limit: int) -> Sequence[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """The web application: API, live streams and pages, over one pool of connections."""
 
 import importlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 
 from fastapi import FastAPI
@@ -10,7 +12,9 @@ from config.settings import Settings
 from db.session import Database
 from tenantsync.web import problems
 from tenantsync.web.gate import Gate
+from tenantsync.web.live import Hub
 from tenantsync.web.services import open_services
+from tenantsync.work import handlers
 
 DESCRIPTION = """
 Tasks, live processes and the state of syncing, for a tenant's own web app and for operators.
@@ -25,8 +29,19 @@ ROUTERS = ("tenantsync.web.api", "tenantsync.web.pages")
 """Packages with a function `router() -> APIRouter`."""
 
 
+@asynccontextmanager
+async def _life(app: FastAPI) -> AsyncIterator[None]:
+    hub = Hub(app.state.services.database)
+    app.state.hub = hub
+    hub.start()
+    try:
+        yield
+    finally:
+        await hub.stop()
+
+
 def create_app(settings: Settings, database: Database) -> FastAPI:
-    """The application over an open pool. Raises SecretKeyMissing."""
+    """The application over an open pool. Raises SecretKeyMissing or HandlersBroken."""
     app = FastAPI(
         title="Tenantsync",
         version="1",
@@ -35,9 +50,12 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=_life,
         telemetry=NO_TELEMETRY,  # type: ignore[arg-type]
     )
     app.state.services = open_services(settings, database)
+    app.state.handlers = handlers.load(settings.task_handlers)
+    app.state.hub = None  # made in the event loop that it lives in
     problems.install(app)
     for package in ROUTERS:
         if find_spec(package) is not None:

@@ -31,14 +31,15 @@ def _printable(value: str) -> str:
     return value
 
 
-def _utc(value: datetime) -> str:
+def utc(value: datetime) -> str:
+    """A moment as every answer shows it."""
     return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 Id = Annotated[UUID, BeforeValidator(_canonical)]
 Email = Annotated[str, Field(min_length=3, max_length=254, examples=["ann@example.com"]), AfterValidator(_email)]
 Line = Annotated[str, AfterValidator(_printable)]
-Moment = Annotated[datetime, PlainSerializer(_utc, return_type=str, when_used="json")]
+Moment = Annotated[datetime, PlainSerializer(utc, return_type=str, when_used="json")]
 Sequence = Annotated[int, Field(ge=0, le=MOST_SEQUENCE)]
 
 

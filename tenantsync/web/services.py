@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from config.settings import Settings
 from db.session import Database
+from tenantsync.identity.supabase_tokens import SupabaseTokens
 from tenantsync.identity.tokens import Tokens
 
 
@@ -16,11 +17,12 @@ class SecretKeyMissing(Exception):
 
 @dataclass(frozen=True)
 class Services:
-    """Settings, the pool, and what signs tokens."""
+    """Settings, the pool, and what signs and reads tokens."""
 
     settings: Settings
     database: Database
     tokens: Tokens
+    supabase_tokens: SupabaseTokens
 
 
 def open_services(settings: Settings, database: Database) -> Services:
@@ -31,7 +33,7 @@ def open_services(settings: Settings, database: Database) -> Services:
             "python -c 'import secrets; print(secrets.token_urlsafe(48))' makes one; all web processes share it. "
             "See docs/configuration.md and .env.example."
         )
-    return Services(settings, database, Tokens(settings.secret_key))
+    return Services(settings, database, Tokens(settings.secret_key), SupabaseTokens(settings))
 
 
 def services_of(request: Request) -> Services:

@@ -11,7 +11,7 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 
 from tenantsync.identity import logins
 from tenantsync.identity.roles import Person, Role
-from tenantsync.identity.tokens import ISSUER, TokenRefused, issuer_of
+from tenantsync.identity.tokens import ISSUER, LONGEST_TOKEN, TokenRefused, issuer_of
 from tenantsync.web.problems import Problem, not_found
 from tenantsync.web.services import Parts, Services
 
@@ -178,9 +178,11 @@ def _by_bearer(parts: Services, authorization: str) -> Viewer:
     if scheme.lower() != "bearer":
         raise TokenRefused("scheme")
     token = token.strip()
+    if len(token) > LONGEST_TOKEN:
+        raise TokenRefused("length")
     if issuer_of(token) == ISSUER:
         return _viewer(logins.whose(parts.database, parts.tokens, token=token, use="access"), "bearer")
-    raise TokenRefused("issuer")
+    return _viewer(parts.supabase_tokens.whose(token), "bearer")
 
 
 def _check_forgery(request: Request, parts: Services, person: Person, form_token: str | None) -> None:

@@ -1,16 +1,17 @@
 """The HTTP API below /api/v1, and the health checks beside it."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
-from tenantsync.web.api import auth, health
+from tenantsync.web.api import auth, health, processes, tasks, users
+from tenantsync.web.strict import known_query
 
 PREFIX = "/api/v1"
 
 
 def router() -> APIRouter:
     """Everything but the pages."""
-    whole = APIRouter()
+    whole = APIRouter(dependencies=[Depends(known_query)])
     whole.include_router(health.router)
-    for part in (auth,):
+    for part in (auth, users, processes, tasks):
         whole.include_router(part.router, prefix=PREFIX)
     return whole
