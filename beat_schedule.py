@@ -23,6 +23,16 @@ WAKE_UPS: dict[str, dict[str, Any]] = {
         "schedule": timedelta(seconds=1),
         "options": {"queue": Queue.MIRROR.value},
     },
+    "hand-out-tasks": {
+        "task": "work.dispatch",
+        "schedule": timedelta(seconds=1),
+        "options": {"queue": Queue.WAKEUPS.value},
+    },
+    "tend-processes": {
+        "task": "processes.tend",
+        "schedule": timedelta(seconds=1),
+        "options": {"queue": Queue.MAINTENANCE.value},
+    },
     "tick": {
         "task": "schedule.tick",
         "schedule": timedelta(seconds=1),
@@ -35,5 +45,6 @@ OCCURRENCES: dict[str, Entry] = {
     "collect-metrics": Entry("metrics.collect", every=timedelta(seconds=15), policy="skip"),
     "audit-ledger": Entry("ledger.audit", every=timedelta(seconds=15), policy="skip"),
     "isolate-tenants": Entry("tenants.isolate", every=timedelta(seconds=10), policy="skip"),
+    "take-in-tasks": Entry("work.intake", every=timedelta(seconds=60), policy="latest", setting="sync_interval"),
     "write-freshness": Entry("metrics.freshness", every=timedelta(minutes=5), policy="latest"),
 }

@@ -18,8 +18,10 @@ class Queue(StrEnum):
     """One unit a message, in children of limited memory: tenants whose units kill workers again and again."""
     MIRROR = "mirror"
     """Draining the outbox to Supabase."""
+    TASKS = "tasks"
+    """Tasks that web apps ask for: one a message, each with a time limit of its kind."""
     MAINTENANCE = "maintenance"
-    """Cleanup, partitions and metrics."""
+    """Cleanup, partitions, metrics, and looking for what is asked for."""
 
 
 class Lane(StrEnum):
@@ -40,5 +42,9 @@ ROUTES = {
     "sync.run_batch": Queue.SYNC,  # each batch says which lane's queue it goes to
     "mirror.drain": Queue.MIRROR,
     "schedule.tick": Queue.WAKEUPS,
+    "processes.tend": Queue.MAINTENANCE,
+    "work.dispatch": Queue.WAKEUPS,
+    "work.run": Queue.TASKS,
+    "work.answer": Queue.MAINTENANCE,
 }
 """The queue of each task that is no occurrence, by the task's name; an occurrence's stands in beat_schedule.py."""

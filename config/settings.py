@@ -75,6 +75,15 @@ def _key_ring(value: object) -> dict[int, bytes]:
     return ring
 
 
+def _modules(value: object) -> tuple[str, ...]:
+    if isinstance(value, tuple):
+        return value
+    names = tuple(item.strip() for item in str(value).split(",") if item.strip())
+    if not all(part.isidentifier() for name in names for part in name.split(".")):
+        raise ValueError("should be modules like acme.tasks,acme.reports")
+    return names
+
+
 def _flower_login(value: SecretStr) -> SecretStr:
     user, _, password = value.get_secret_value().partition(":")
     if not user or not password:
@@ -130,6 +139,7 @@ Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
 SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
 FlowerLogin = Annotated[SecretStr, AfterValidator(_flower_login)]
 Lease = Annotated[Duration, AfterValidator(_lease)]
+Modules = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_modules)]
 Grace = Annotated[Duration, AfterValidator(_grace)]
 Interval = Annotated[Duration, AfterValidator(_interval)]
 
@@ -208,6 +218,7 @@ class Settings(BaseSettings):
     sync_confirm_empty_after: Duration = Field(
         timedelta(minutes=5), description="Wait before an empty full listing is asked for again"
     )
+    task_handlers: Modules = Field((), description="Modules with task handlers of one's own")
     mirror_batch_size: int = Field(1000, ge=1, le=5000, description="Rows of one call to Supabase")
     retention_history: Duration = Field(timedelta(days=90), description="How long run history is kept")
     retention_tombstones: Duration = Field(timedelta(days=30), description="How long deletions are kept")

@@ -1,6 +1,7 @@
 """What an entry of the timetable is. The timetable itself stands in beat_schedule.py."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal, get_args
 
@@ -23,3 +24,13 @@ class Entry:
     every: timedelta
     policy: Policy
     queue: Queue = Queue.MAINTENANCE
+    setting: str | None = None
+    """The setting that takes the place of `every`, by its name."""
+
+
+def followed(entries: Mapping[str, Entry], settings: object) -> dict[str, Entry]:
+    """The entries as they are followed: intervals that are settings are those that were set."""
+    return {
+        name: entry if entry.setting is None else replace(entry, every=getattr(settings, entry.setting))
+        for name, entry in entries.items()
+    }

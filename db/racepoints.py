@@ -48,6 +48,11 @@ POINTS = {
     "occurrence.begun": "it holds the occurrence under a new attempt, or leaves it alone",
     "occurrence.ending": "the job is done and its end is about to be written",
     "occurrence.ended": "the end is written, or was refused because the occurrence is somebody else's",
+    "task.taking": "an intake is about to write down a task that was asked for at Supabase",
+    "task.taken": "the task and its process are committed; Supabase does not know yet",
+    "task.sending": "tasks are marked as sent; no message is out yet",
+    "task.begun": "a worker holds a task under a new attempt, or leaves it alone",
+    "task.ending": "the handler is done, and what came of it is about to be written",
     "outbox.releasing": "the sender is about to give its tenants back",
     "outbox.released": "they are given back",
 }

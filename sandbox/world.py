@@ -128,12 +128,13 @@ class World:
         return self._start_celery("flower", options, lambda: _answers(url))
 
     def start_all(self) -> None:
-        """The usual set: workers for batches, bulk work, what kills workers, and the house; two beats; Flower."""
-        with ThreadPoolExecutor(7) as threads:
+        """The usual set: workers for batches, bulk work, what kills workers, tasks and the house; two beats; Flower."""
+        with ThreadPoolExecutor(8) as threads:
             starts = [
                 threads.submit(self.start_worker, "sync", "sync", concurrency=2),
                 threads.submit(self.start_worker, "bulk", "bulk", concurrency=2),
                 threads.submit(self.start_worker, "apart", "quarantine,isolated", concurrency=2),
+                threads.submit(self.start_worker, "tasks", "tasks", concurrency=2),
                 threads.submit(self.start_worker, "house", "wakeups,mirror,maintenance", concurrency=3),
                 threads.submit(self.start_beat),
                 threads.submit(self.start_beat, "beat-2"),
@@ -234,6 +235,7 @@ class World:
                 "OUTBOUND_ALLOWED_NETWORKS": "127.0.0.0/8",
                 "FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{self.flower_password}",
                 "LOG_FORMAT": "console",
+                "TASK_HANDLERS": "sandbox.handlers",
                 "PYTHONPATH": str(CHECKOUT),
                 **self._overrides,
             }

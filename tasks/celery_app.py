@@ -7,8 +7,9 @@ from celery import Celery
 from beat_schedule import OCCURRENCES, WAKE_UPS
 from config.celery_settings import celery_config
 from config.settings import SettingsError, get_settings
+from config.timetable import followed
 
-TASK_MODULES = ("tasks.sync", "tasks.mirror", "tasks.schedule", "tasks.maintenance")
+TASK_MODULES = ("tasks.sync", "tasks.mirror", "tasks.schedule", "tasks.maintenance", "tasks.work", "tasks.processes")
 
 
 def make_app() -> Celery:
@@ -26,6 +27,8 @@ def make_app() -> Celery:
 
 
 app = make_app()
+TIMETABLE = followed(OCCURRENCES, get_settings())
+"""The occurrences as they are followed here."""
 
 from tasks import lifecycle  # noqa: E402 — signal receivers register on import and need the app
 

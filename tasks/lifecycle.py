@@ -12,7 +12,7 @@ from celery.worker import WorkController
 from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from beat_schedule import OCCURRENCES, WAKE_UPS
+from beat_schedule import WAKE_UPS
 from config.log_setup import setup_logging
 from config.queues import Queue
 from config.settings import get_settings
@@ -20,11 +20,14 @@ from db.repositories import ledger
 from db.schema import SchemaOutdated, require_current
 from db.session import Database, DatabaseUnreachable
 from tasks import stopping, watchdog
+from tasks.celery_app import TIMETABLE
 from tasks.runtime import close_runtime, name_worker, open_database, runtime
+from tasks.work import handlers
 from tenantsync import clock
 from tenantsync.confinement import is_confined, limit_memory
 from tenantsync.mirror.supabase import MirrorError, MirrorUnavailable, Supabase
 from tenantsync.schedule.rules import refusals
+from tenantsync.work.handlers import HandlersBroken
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +69,7 @@ def _before_worker(sender: str, instance: WorkController, options: dict[str, Any
     name_worker(sender)
     _confined = is_confined(_served(instance.app, options))
     _check_timetable(instance.app)
+    _check_handlers()
     database = open_database(settings, purpose="start-up")
     try:
         database.wait_until_reachable(attempts=START_ATTEMPTS)
@@ -83,9 +87,17 @@ def _check_timetable(app: Celery) -> None:
     """Refuse to start with a timetable that cannot be followed, naming every entry that is wrong."""
     app.loader.import_default_modules()
     ours = {name for name in app.tasks if not name.startswith("celery.")}
-    wrong = refusals(WAKE_UPS, OCCURRENCES, ours)
+    wrong = refusals(WAKE_UPS, TIMETABLE, ours)
     if wrong:
         _give_up("The timetable cannot be followed:\n" + "\n".join(f"  {line}" for line in wrong), EXIT_REFUSED)
+
+
+def _check_handlers() -> None:
+    """Refuse to start with task handlers that cannot be used. The children get them from here by the fork."""
+    try:
+        log.info("handlers_loaded", kinds=handlers().kinds)
+    except HandlersBroken as error:
+        _give_up(str(error), EXIT_REFUSED)
 
 
 def _before_beat(sender: Any, **_: Any) -> None:

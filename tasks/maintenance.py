@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from beat_schedule import OCCURRENCES
 from tasks import broker
-from tasks.celery_app import app
+from tasks.celery_app import TIMETABLE, app
 from tasks.runtime import runtime
 from tasks.schedule import do
 from tenantsync.accounting import service as accounting
@@ -38,7 +37,7 @@ def freshness(*, occurrence: str | None = None, **_: Any) -> None:
 def audit_ledger(*, occurrence: str | None = None, **_: Any) -> None:
     """Reckon what was expected of every unit and entry, and name what nothing accounts for."""
     ours = runtime()
-    do(occurrence, lambda step: accounting.reckon(ours.database, ours.settings, entries=OCCURRENCES, step=step))
+    do(occurrence, lambda step: accounting.reckon(ours.database, ours.settings, entries=TIMETABLE, step=step))
 
 
 @app.task(name="tenants.isolate")

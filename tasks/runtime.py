@@ -15,6 +15,7 @@ from db.session import Database, is_connection_loss
 from tenantsync.calendars.runner import Runner
 from tenantsync.errors import PublishFailed
 from tenantsync.mirror.supabase import Supabase
+from tenantsync.processes.publishing import Publisher
 
 log = structlog.get_logger(__name__)
 
@@ -31,9 +32,11 @@ class Runtime:
     """The same database where there is no replica."""
     runner: Runner
     supabase: Supabase
+    publisher: Publisher
 
     def close(self, grace: float) -> None:
         self.runner.close(grace)
+        self.publisher.close()
         self.supabase.close()
         self.database.close()
         if self.replica is not self.database:
@@ -84,6 +87,7 @@ def runtime() -> Runtime:
                 replica=_replica(settings, database),
                 runner=Runner(settings, database, worker=_worker),
                 supabase=Supabase(settings.supabase_url, secret),
+                publisher=Publisher(database),
             )
         return _current
 

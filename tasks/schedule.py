@@ -5,10 +5,9 @@ from uuid import UUID
 
 from kombu.exceptions import OperationalError
 
-from beat_schedule import OCCURRENCES
 from config.timetable import Entry
 from tasks import broker
-from tasks.celery_app import app
+from tasks.celery_app import TIMETABLE, app
 from tasks.runtime import runtime, wake_up
 from tenantsync.errors import PublishFailed
 from tenantsync.schedule import occurrences
@@ -24,7 +23,7 @@ def tick(**_: Any) -> None:
     """Write down what the timetable owes by now, and send what waits."""
     ours = runtime()
     with wake_up("schedule.tick"):
-        schedule.tick(ours.database, publish, OCCURRENCES)
+        schedule.tick(ours.database, publish, TIMETABLE)
 
 
 def publish(entry: Entry, occurrence: UUID) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from beat_schedule import OCCURRENCES
 from benchmarks import fairness as fair
+from config.timetable import followed
 from sandbox.chaos.checker import densest
 from sandbox.chaos.recorder import Recorder
 from sandbox.chaos.world import StormWorld
@@ -179,7 +180,8 @@ def budgets(requests: Mapping[str, Sequence[float]], user_limit: int, project_li
 
 def _occurrences(world: StormWorld) -> tuple[int, int, str]:
     """(missing, accounted twice, what was said) by the product's own auditor, in one whole round."""
-    found = accounting.reckon(world.database, world.settings, entries=OCCURRENCES, budget=SETTLED)
+    entries = followed(OCCURRENCES, world.settings)
+    found = accounting.reckon(world.database, world.settings, entries=entries, budget=SETTLED)
     missing, doubled = int(found["missing"]), int(found["doubled"])
     said = f"{found['expected']} occurrences expected, {found['accounted']} accounted for, {missing} missing"
     return missing, doubled, said + (f": {found['names'][:5]}" if found["names"] else "")

@@ -1,1 +1,1 @@
-"""Tasks taken in from Supabase: handlers, intake, execution."""
+"""Tasks: taken in from Supabase, run by a handler of their kind, and returned."""

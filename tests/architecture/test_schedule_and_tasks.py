@@ -28,6 +28,11 @@ TASKS = {
     "metrics.freshness",
     "ledger.audit",
     "tenants.isolate",
+    "processes.tend",
+    "work.answer",
+    "work.dispatch",
+    "work.intake",
+    "work.run",
 }
 """The names that dashboards and alerts of other people know."""
 
