@@ -169,7 +169,7 @@ def answer(
 ) -> ProcessRow:
     """Take a person's answer, once, and let the process go on.
 
-    While the process is paused it stays so. Raises NotFound, AlreadyAnswered or InvalidAnswer.
+    While the process is paused it stays so; one that nothing runs is done with it. Raises NotFound, AlreadyAnswered or InvalidAnswer.
     """
     found = processes.lock(connection, tenant_id=tenant_id, process_id=process_id)
     question = questions.get(connection, tenant_id=tenant_id, question_id=question_id)
@@ -204,6 +204,9 @@ def _received(
 ) -> ProcessRow:
     shown = kept.get("selected", kept) if isinstance(kept, Mapping) else kept
     event = Event("user_input_received", about(question, selected=shown, by=by))
+    if row.state == ProcessState.WAITING and row.queue is None:
+        tell(connection, row, event)
+        return running.completed(connection, row, now, {"answer": kept})
     if row.state == ProcessState.WAITING:
         return move(connection, row, now, ProcessState.PENDING, event)
     tell(connection, row, event)

@@ -272,14 +272,31 @@ def completed(connection: Connection, row: ProcessRow, now: datetime, result: An
     return move(connection, row, now, ProcessState.COMPLETED, event, result=result, percentage=100.0, error=None)
 
 
-def fail(connection: Connection, *, held: Held, error: str, recoverable: bool = False) -> ProcessState:
-    """Give up, or where it is worth another try and one is left, let it be run again: what became of it."""
+def fail(
+    connection: Connection,
+    *,
+    held: Held,
+    error: str,
+    recoverable: bool = False,
+    retry_after: timedelta = timedelta(0),
+) -> ProcessState:
+    """Give up, or where it is worth another try and one is left, let it be run again: what became of it.
+
+    Until `retry_after` has passed, `lease_until` of the pending process says that nobody is to begin it.
+    """
     row, now = locked_by(connection, held)
-    return ProcessState(failed(connection, row, now, error, recoverable=recoverable).state)
+    after = failed(connection, row, now, error, recoverable=recoverable, retry_after=retry_after)
+    return ProcessState(after.state)
 
 
 def failed(
-    connection: Connection, row: ProcessRow, now: datetime, error: str, *, recoverable: bool = False
+    connection: Connection,
+    row: ProcessRow,
+    now: datetime,
+    error: str,
+    *,
+    recoverable: bool = False,
+    retry_after: timedelta = timedelta(0),
 ) -> ProcessRow:
     """Fail a process that the transaction holds, or count a retry."""
     message = shortened(error)
@@ -293,7 +310,9 @@ def failed(
     }
     event = Event("process_error", data)
     if again:
-        return move(connection, row, now, ProcessState.PENDING, event, retry_count=row.retry_count + 1, error=message)
+        rests = now + retry_after if retry_after else None
+        changes = {"retry_count": row.retry_count + 1, "error": message, "lease_until": rests}
+        return move(connection, row, now, ProcessState.PENDING, event, **changes)
     return move(connection, row, now, ProcessState.FAILED, event, error=message)
 
 
