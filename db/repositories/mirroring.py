@@ -22,7 +22,18 @@ from sqlalchemy import Connection, text
 from db.racepoints import reach
 from db.rows import as_json
 
-FLEET_QUERIES = ("LEASE", "TAKE", "READ", "ACKNOWLEDGE", "PARK", "RENEW", "RELEASE", "REPAIR", "RETRY_PARKED")
+FLEET_QUERIES = (
+    "LEASE",
+    "TAKE",
+    "READ",
+    "ACKNOWLEDGE",
+    "PARK",
+    "RENEW",
+    "RELEASE",
+    "REPAIR",
+    "RETRY_PARKED",
+    "DROP_PARKED",
+)
 
 LEASE = text("""
 with ring as materialized (
@@ -169,8 +180,8 @@ update mirror.turns t set ready_at = now() from forgotten f where t.tenant_id = 
 """)
 
 
-RETRY_PARKED = text("""
-with p as (delete from mirror.parked_rows returning tenant_id, entity, row_id, version),
+_RETRY_PARKED = """
+with p as (delete from mirror.parked_rows where {which} returning tenant_id, entity, row_id, version),
 queued as (
   insert into mirror.outbox as o (tenant_id, entity, row_id, version)
   select tenant_id, entity, row_id, version from p order by tenant_id, entity, row_id
@@ -179,7 +190,15 @@ woken as (
   update mirror.turns t set ready_at = least(t.ready_at, now())
    where t.tenant_id in (select tenant_id from p) returning 1)
 select count(*) from p
-""")
+"""
+_OF_TENANT = """
+tenant_id = :tenant and (cast(:entity as text) is null or entity = :entity)
+   and (cast(:row as uuid) is null or row_id = :row)
+"""
+RETRY_PARKED = text(_RETRY_PARKED.format(which="true"))
+RETRY_PARKED_OF = text(_RETRY_PARKED.format(which=_OF_TENANT))
+DROP_PARKED = text("delete from mirror.parked_rows where true")
+DROP_PARKED_OF = text(f"delete from mirror.parked_rows where {_OF_TENANT}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,3 +296,19 @@ def repair(connection: Connection) -> int:
 def retry_parked(connection: Connection) -> int:
     """Send refused rows once more, as they are now; returns how many."""
     return int(connection.execute(RETRY_PARKED).scalar_one())
+
+
+def retry_parked_of(connection: Connection, *, tenant_id: UUID, entity: str | None, row_id: UUID | None) -> int:
+    """Send refused rows of a tenant once more, or one of them; returns how many."""
+    parameters = {"tenant": tenant_id, "entity": entity, "row": row_id}
+    return int(connection.execute(RETRY_PARKED_OF, parameters).scalar_one())
+
+
+def drop_parked(connection: Connection) -> int:
+    """Forget all refused rows; returns how many. Each is sent again once it changes."""
+    return connection.execute(DROP_PARKED).rowcount
+
+
+def drop_parked_of(connection: Connection, *, tenant_id: UUID, entity: str | None, row_id: UUID | None) -> int:
+    """Forget refused rows of a tenant, or one of them; returns how many."""
+    return connection.execute(DROP_PARKED_OF, {"tenant": tenant_id, "entity": entity, "row": row_id}).rowcount

@@ -19,7 +19,7 @@ from config.queues import Lane
 from db.racepoints import reach
 from db.rows import as_json
 
-FLEET_QUERIES = ("CLAIM", "START", "RENEW", "FINISH", "HAND_BACK", "RELEASE")
+FLEET_QUERIES = ("CLAIM", "START", "RENEW", "FINISH", "HAND_BACK", "RELEASE", "GIVE_UP")
 
 START_WITHIN = timedelta(seconds=5)
 """How long a claimed unit may wait for a worker. Free slots are counted before claiming, so it seldom waits at all."""
@@ -322,6 +322,10 @@ update sync.turns t set ready_at = least(t.ready_at, now())
   from u where t.tenant_id = u.tenant_id and t.lane = u.lane
 """)
 
+GIVE_UP = text("""
+update sync.units set next_due_at = 'infinity', wanted = false where unit_id = :unit and state = 'parked'
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class ClaimedUnit:
@@ -466,3 +470,8 @@ def hand_back(connection: Connection, *, units: Iterable[tuple[UUID, int]]) -> s
 def release(connection: Connection, *, unit_id: UUID) -> bool:
     """Let a parked unit run again, alone; False if it is not parked."""
     return connection.execute(RELEASE, {"unit": unit_id}).rowcount == 1
+
+
+def give_up(connection: Connection, *, unit_id: UUID) -> bool:
+    """Try a parked unit no more by itself; False if it is not parked."""
+    return connection.execute(GIVE_UP, {"unit": unit_id}).rowcount == 1

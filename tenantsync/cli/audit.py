@@ -7,7 +7,7 @@ import typer
 
 from tenantsync.audit import service
 from tenantsync.audit.service import Report
-from tenantsync.cli.common import JsonFlag, answering, opened, say, table, the_tenant
+from tenantsync.cli.common import JsonFlag, answering, opened, remember, say, table, the_tenant
 from tenantsync.mirror.supabase import Supabase
 
 SHOWN = 50
@@ -37,9 +37,23 @@ def audit(
             )
         finally:
             supabase.close()
+        with database.transaction() as connection:
+            remember(connection, tenant_id, "audit.proof", **_proof(report))
         say(as_data(report), for_people(report), as_json=json)
         if report.drift or any(one.failure for one in report.tenants):
             raise typer.Exit(1)
+
+
+def _proof(report: Report) -> dict[str, int]:
+    """What the overview shows of the last audit."""
+    return {
+        "calendars": len(report.calendars),
+        "proven": len(report.having(service.PROVEN)),
+        "explained": len(report.having(service.EXPLAINED)),
+        "unproven": len(report.having(service.UNPROVEN)),
+        "rows": report.mirrored,
+        "drift": report.drift,
+    }
 
 
 def _progress(text: str) -> None:

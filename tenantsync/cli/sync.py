@@ -7,7 +7,8 @@ import typer
 
 from db.repositories import tenants
 from tenantsync import clock
-from tenantsync.cli.common import JsonFlag, Refusal, answering, opened, remember, say, the_tenant, the_workspace
+from tenantsync.cli.common import JsonFlag, Refusal, actor, answering, opened, say, the_tenant, the_workspace
+from tenantsync.dispatching import steering
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -32,8 +33,8 @@ def now(
             tenant_id, name = the_tenant(connection, tenant)
             chosen = the_workspace(connection, tenant_id, workspace)[0] if workspace is not None else None
             since = tenants.moment(connection)
-            calendars, units = tenants.want_sync(connection, tenant_id=tenant_id, workspace_id=chosen)
-            remember(connection, tenant_id, "sync.now", calendars=calendars)
+            wanted = steering.sync_now(connection, tenant_id=tenant_id, workspace_id=chosen, by=actor())
+        calendars = wanted.calendars
         ends, left = clock.monotonic() + wait, calendars
         while wait > 0:
             with database.statement() as connection:
@@ -48,7 +49,7 @@ def now(
             time.sleep(POLL)
         done = "synced" if wait > 0 else "due now"
         say(
-            {"tenant_id": tenant_id, "calendars": calendars, "units": units, "waited": wait > 0},
+            {"tenant_id": tenant_id, "calendars": calendars, "units": wanted.units, "waited": wait > 0},
             f"{calendars} calendars of {name} {done}",
             as_json=json,
         )

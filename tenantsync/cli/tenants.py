@@ -17,25 +17,23 @@ from tenantsync.cli.common import (
     table,
     the_tenant,
 )
-from tenantsync.dispatching import pausing
+from tenantsync.dispatching import steering
+from tenantsync.dispatching.steering import SteeringRefused
 
 tenant_app = typer.Typer(no_args_is_help=True)
 workspace_app = typer.Typer(no_args_is_help=True)
 
 LISTED = 10_000
-HEAVIEST = 100
-WIDEST = 1000
-LONGEST_REASON = 500
 
 Name = Annotated[str, typer.Argument(help="Name.")]
 Tenant = Annotated[str, typer.Argument(help="Name or id of the tenant.")]
 
 
 def _named(name: str) -> str:
-    clean = name.strip()
-    if not clean or len(clean) > 200 or not clean.isprintable():
-        raise Refusal("A name should have 1 to 200 printable characters.")
-    return clean
+    try:
+        return steering.clean_name(name)
+    except SteeringRefused as error:
+        raise Refusal(str(error)) from None
 
 
 @tenant_app.command("add")
@@ -90,16 +88,15 @@ def resume(tenant: Tenant, json: JsonFlag = False) -> None:
 
 def _set_paused(tenant: str, *, paused: bool, reason: str | None, json: bool) -> None:
     with answering(as_json=json), opened() as (_, database):
-        if reason is not None and (len(reason) > LONGEST_REASON or not reason.isprintable()):
-            raise Refusal(f"--reason should have at most {LONGEST_REASON} printable characters.")
         with database.reading() as connection:
             tenant_id, name = the_tenant(connection, tenant)
-        if paused:
-            changed = pausing.pause(database, tenant_id=tenant_id, by=actor(), reason=reason or "")
-        else:
-            changed = pausing.resume(database, tenant_id=tenant_id)
-        with database.transaction() as connection:
-            remember(connection, tenant_id, "tenant.pause" if paused else "tenant.resume", reason=reason)
+        try:
+            if paused:
+                changed = steering.pause(database, tenant_id=tenant_id, by=actor(), reason=reason or "")
+            else:
+                changed = steering.resume(database, tenant_id=tenant_id, by=actor())
+        except SteeringRefused as error:
+            raise Refusal(f"--reason: {error}") from None
         word = ("" if changed else "was already ") + ("paused" if paused else "resumed" if changed else "running")
         say({"tenant_id": tenant_id, "paused": paused, "changed": changed}, f"tenant {name} {word}", as_json=json)
 
@@ -117,16 +114,14 @@ def set_share(
 ) -> None:
     """Set a tenant's share. The next claim, a second later at most, goes by it."""
     with answering(as_json=json), opened() as (_, database):
-        if weight is None and concurrency is None:
-            raise Refusal("Give --weight, --concurrency, or both.")
-        if weight is not None and not 0 < weight <= HEAVIEST:
-            raise Refusal(f"--weight should be above 0 and at most {HEAVIEST}; 1 is usual.")
-        if concurrency is not None and not 1 <= concurrency <= WIDEST:
-            raise Refusal(f"--concurrency should lie between 1 and {WIDEST}. To stop a tenant, pause it.")
         with database.transaction() as connection:
             tenant_id, name = the_tenant(connection, tenant)
-            now = tenants.set_share(connection, tenant_id=tenant_id, weight=weight, concurrency=concurrency)
-            remember(connection, tenant_id, "tenant.set", weight=weight, concurrency=concurrency)
+            try:
+                now = steering.set_share(
+                    connection, tenant_id=tenant_id, weight=weight, concurrency=concurrency, by=actor()
+                )
+            except SteeringRefused as error:
+                raise Refusal(f"--{error.what}: {error}") from None
         say(
             {"tenant_id": tenant_id, "weight": now[0], "concurrency": now[1]},
             f"tenant {name} has weight {now[0]:g} and runs up to {now[1]} units at once in each lane",
