@@ -27,7 +27,7 @@ def main() -> int:
             environment.write_text("\n".join(lines) + "\n")
             tell.chapter("Running. Ctrl-C stops everything.")
             tell.say(f"Flower:       http://127.0.0.1:{world.flower_port}  {FLOWER_USER} / {world.flower_password}")
-            tell.say(f"Supabase:     {world.supabase.url}")
+            tell.say(f"Supabase:     {world.gateway.url}")
             tell.say(f"command line: . {environment} && bin/tenantsync status")
             tell.say(f"logs:         {world.folder}")
             with Gardener(world, planted, edits_per_second=EDITS_PER_SECOND):

@@ -1,4 +1,4 @@
-"""The whole world on one machine: Postgres, Valkey, Supabase, a CalDAV server, a Google stand-in, and Celery.
+"""The whole world on one machine: servers with Supabase and its Realtime among them, stand-ins for providers, and Celery.
 
 One supervisor starts and stops all of it. No port or folder is assumed free, no Docker and no account is
 needed, and nothing is left behind: every part is a context, and whatever ends the supervisor, a signal
@@ -34,6 +34,7 @@ from sandbox.servers.ports import free_port
 from sandbox.servers.postgres import Postgres
 from sandbox.servers.process import ManagedProcess, ServerFailed, clean_environment
 from sandbox.servers.radicale import Radicale
+from sandbox.servers.realtime import SupabaseGateway
 from sandbox.servers.valkey import Valkey
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -80,13 +81,15 @@ class World:
         self.radicale = Radicale(folder=self.folder / "radicale")
         self.google = GoogleStandIn(folder=self.folder / "google")
         self.supabase = SupabaseLite(self.postgres, folder=self.folder / "supabase")
-        for server in (self.valkey, self.radicale, self.google, self.supabase):
+        self.gateway = SupabaseGateway(self.supabase, folder=self.folder / "gateway")
+        for server in (self.valkey, self.radicale, self.google, self.supabase, self.gateway):
             self._stack.callback(server.close)
         with ThreadPoolExecutor(4) as threads:
             starts = [threads.submit(one.start) for one in (self.valkey, self.radicale, self.google, self.supabase)]
             for start in starts:
                 start.result()
         supabase_migrations.apply(self.supabase.database_url)
+        self.gateway.start()
         self.postgres.create_database("tenantsync")
         schema.upgrade(self.postgres.url("tenantsync"))
         self.environment = self._environment()
@@ -160,10 +163,11 @@ class World:
 
     def _watch_supabase(self) -> None:
         while self._watching.is_set():
-            if not self.supabase.alive and self.postgres.alive and self._watching.is_set():
-                with suppress(ServerFailed):
-                    self.supabase.start()
-                    self.revived.append("supabase")
+            for name, server in (("supabase", self.supabase), ("gateway", self.gateway)):
+                if not server.alive and self.postgres.alive and self._watching.is_set():
+                    with suppress(ServerFailed):
+                        server.start()
+                        self.revived.append(name)
             time.sleep(WATCH)
 
     def keep_alive(self) -> None:
@@ -225,7 +229,7 @@ class World:
                 "DATABASE_URL": self.postgres.url("tenantsync"),
                 "DIRECT_URL": self.postgres.url("tenantsync"),
                 "REDIS_URL": self.valkey.url(0),
-                "SUPABASE_URL": self.supabase.url,
+                "SUPABASE_URL": self.gateway.url,
                 "SUPABASE_SECRET_KEY": self.supabase.secret_key,
                 "ENCRYPTION_KEYS": f"1:{key}",
                 "GOOGLE_CLIENT_ID": "stand-in-client",
