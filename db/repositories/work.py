@@ -23,9 +23,10 @@ BELL_PAUSE = timedelta(seconds=0.5)
 
 KNOWN = text("""
 select t.tenant_id, w.workspace_id
-  from sync.tenants t left join sync.workspaces w using (tenant_id)
- where t.tenant_id = any (cast(:tenants as uuid[])) and (w.workspace_id is null
-    or w.workspace_id = any (cast(:workspaces as uuid[])))
+  from sync.tenants t
+  left join sync.workspaces w
+    on w.tenant_id = t.tenant_id and w.workspace_id = any (cast(:workspaces as uuid[]))
+ where t.tenant_id = any (cast(:tenants as uuid[]))
 """)
 
 TAKEN = text("select key, task_id from worker.task_keys where key = any (cast(:keys as text[]))")

@@ -111,7 +111,14 @@ class Desk:
         dispatch.dispatch(self.database, publish, self.handlers)
         return sent
 
-    def run(self, process_id: UUID, *, lease: timedelta = LEASE, stop: Stop = never) -> str | None:
+    def run(
+        self,
+        process_id: UUID,
+        *,
+        lease: timedelta = LEASE,
+        stop: Stop = never,
+        retry_delay: timedelta = NO_DELAY,
+    ) -> str | None:
         return execution.execute(
             self.database,
             self.publisher,
@@ -119,7 +126,7 @@ class Desk:
             process_id,
             worker="tasks@one",
             lease=lease,
-            retry_delay=NO_DELAY,
+            retry_delay=retry_delay,
             stop=stop,
         )
 
