@@ -28,11 +28,6 @@ WAKE_UPS: dict[str, dict[str, Any]] = {
         "schedule": timedelta(seconds=1),
         "options": {"queue": Queue.WAKEUPS.value},
     },
-    "tend-processes": {
-        "task": "processes.tend",
-        "schedule": timedelta(seconds=1),
-        "options": {"queue": Queue.MAINTENANCE.value},
-    },
     "tick": {
         "task": "schedule.tick",
         "schedule": timedelta(seconds=1),
@@ -46,5 +41,6 @@ OCCURRENCES: dict[str, Entry] = {
     "audit-ledger": Entry("ledger.audit", every=timedelta(seconds=15), policy="skip"),
     "isolate-tenants": Entry("tenants.isolate", every=timedelta(seconds=10), policy="skip"),
     "take-in-tasks": Entry("work.intake", every=timedelta(seconds=60), policy="latest", setting="sync_interval"),
+    "tend-processes": Entry("processes.tend", every=timedelta(seconds=10), policy="skip"),
     "write-freshness": Entry("metrics.freshness", every=timedelta(minutes=5), policy="latest"),
 }

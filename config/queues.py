@@ -42,7 +42,6 @@ ROUTES = {
     "sync.run_batch": Queue.SYNC,  # each batch says which lane's queue it goes to
     "mirror.drain": Queue.MIRROR,
     "schedule.tick": Queue.WAKEUPS,
-    "processes.tend": Queue.MAINTENANCE,
     "work.dispatch": Queue.WAKEUPS,
     "work.run": Queue.TASKS,
     "work.answer": Queue.MAINTENANCE,

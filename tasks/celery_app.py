@@ -9,7 +9,7 @@ from config.celery_settings import celery_config
 from config.settings import SettingsError, get_settings
 from config.timetable import followed
 
-TASK_MODULES = ("tasks.sync", "tasks.mirror", "tasks.schedule", "tasks.maintenance", "tasks.work", "tasks.processes")
+TASK_MODULES = ("tasks.sync", "tasks.mirror", "tasks.schedule", "tasks.maintenance", "tasks.work")
 
 
 def make_app() -> Celery:

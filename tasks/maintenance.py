@@ -9,6 +9,7 @@ from tasks.schedule import do
 from tenantsync.accounting import service as accounting
 from tenantsync.dispatching import isolation
 from tenantsync.metrics import service as metrics
+from tenantsync.processes import service as processes
 from tenantsync.retention import service as retention
 
 
@@ -45,3 +46,10 @@ def isolate(*, occurrence: str | None = None, **_: Any) -> None:
     """Let tenants whose units kill workers run apart, and bring back those that have been quiet."""
     ours = runtime()
     do(occurrence, lambda _: isolation.isolate(ours.database))
+
+
+@app.task(name="processes.tend")
+def tend(*, occurrence: str | None = None, **_: Any) -> None:
+    """See to processes that nobody moves on: stuck, overdue, asked in vain."""
+    ours = runtime()
+    do(occurrence, lambda _: processes.tend(ours.database))

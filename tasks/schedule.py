@@ -10,6 +10,7 @@ from tasks import broker
 from tasks.celery_app import TIMETABLE, app
 from tasks.runtime import runtime, wake_up
 from tenantsync.errors import PublishFailed
+from tenantsync.processes import service as processes
 from tenantsync.schedule import occurrences
 from tenantsync.schedule import service as schedule
 
@@ -20,10 +21,11 @@ what is sent again and again must not fill Redis."""
 
 @app.task(name="schedule.tick")
 def tick(**_: Any) -> None:
-    """Write down what the timetable owes by now, and send what waits."""
+    """Write down what the timetable owes by now, send what waits, and do for processes what cannot wait longer."""
     ours = runtime()
     with wake_up("schedule.tick"):
         schedule.tick(ours.database, publish, TIMETABLE)
+        processes.catch_up(ours.database)
 
 
 def publish(entry: Entry, occurrence: UUID) -> None:

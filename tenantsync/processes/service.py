@@ -19,7 +19,7 @@ from tenantsync.processes.running import (
     renew,
     start_step,
 )
-from tenantsync.processes.tending import tend
+from tenantsync.processes.tending import catch_up, tend
 from tenantsync.processes.values import (
     AlreadyAnswered,
     AnswerRefused,
@@ -49,6 +49,7 @@ __all__ = [
     "answer",
     "ask",
     "begin",
+    "catch_up",
     "cancel",
     "cancel_here",
     "complete",

@@ -29,6 +29,13 @@ HEARTBEAT_EVERY = timedelta(seconds=30)
 Seen = Callable[[Connection, UUID, UUID], bool]
 
 
+def catch_up(database: Database) -> Mapping[str, int]:
+    """What cannot wait for `tend`, once a second: snapshots whose writer is gone, and processes whose worker is."""
+    with database.statement() as connection:
+        stuck = processes.stuck(connection)
+    return {"late": publishing.flush_late(database), "stuck": _each(database, stuck, free)}
+
+
 def tend(database: Database) -> Mapping[str, int]:
     """See to every process that needs it; returns how many of each sort."""
     with database.reading() as connection:
