@@ -6,6 +6,7 @@ from uuid import UUID
 
 import jsonschema
 from referencing import Registry
+from referencing.exceptions import Unresolvable
 from sqlalchemy import Connection
 
 from db.ids import new_id
@@ -158,8 +159,12 @@ def _same(left: Any, right: Any) -> bool:
 
 def _fits(answer: Any, schema: Mapping[str, Any]) -> None:
     kind = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
-    # An empty registry: a reference to somewhere else is an error and not a request.
-    for error in kind(schema, registry=Registry()).iter_errors(answer):
+    try:
+        # An empty registry: a reference to somewhere else is an error and not a request.
+        error = next(kind(schema, registry=Registry()).iter_errors(answer), None)
+    except (Unresolvable, RecursionError):
+        raise InvalidAnswer("the question's own schema leads nowhere: no answer can fit it") from None
+    if error is not None:
         where = "/".join(str(part)[:40] for part in error.absolute_path)
         raise InvalidAnswer(f"{where or 'the answer'} does not fit ({error.validator})")
 
@@ -169,7 +174,8 @@ def answer(
 ) -> ProcessRow:
     """Take a person's answer, once, and let the process go on.
 
-    While the process is paused it stays so; one that nothing runs is done with it. Raises NotFound, AlreadyAnswered or InvalidAnswer.
+    While the process is paused it stays so; one that nothing runs is done with it.
+    Raises NotFound, AlreadyAnswered or InvalidAnswer.
     """
     found = processes.lock(connection, tenant_id=tenant_id, process_id=process_id)
     question = questions.get(connection, tenant_id=tenant_id, question_id=question_id)
