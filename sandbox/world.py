@@ -1,4 +1,4 @@
-"""The whole world on one machine: servers with Supabase and its Realtime among them, stand-ins for providers, and Celery.
+"""The whole world on one machine: databases, Supabase with Realtime, stand-ins for providers, and Celery.
 
 One supervisor starts and stops all of it. No port or folder is assumed free, no Docker and no account is
 needed, and nothing is left behind: every part is a context, and whatever ends the supervisor, a signal

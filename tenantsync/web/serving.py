@@ -9,6 +9,8 @@ import uvicorn
 from config.settings import Settings
 from db.session import Database
 from tenantsync.web.app import create_app
+from tenantsync.work import intake
+from tenantsync.work.doorbell import Doorbell
 
 GRACE = 5  # seconds for requests at work; streams are told to reconnect
 KEEP_ALIVE = 65  # seconds; longer than the proxies in front wait, so that they never meet a closing connection
@@ -66,7 +68,8 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
         server = server_for(settings, database, host=host, port=port)
         listening = _listening(host, port)
         log.info("web_listening", host=host, port=listening.getsockname()[1])
-        server.run(sockets=[listening])
+        with Doorbell(settings, lambda: intake.ring(database)):
+            server.run(sockets=[listening])
     finally:
         database.close()
 
