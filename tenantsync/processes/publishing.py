@@ -190,9 +190,18 @@ class Publisher:
             self._write(process, [new])
 
     def flush(self) -> None:
-        """Write all pieces that wait here. Snapshots that are not due yet wait in Postgres."""
-        for about in [pending.about for pending in list(self._pending.values()) if pending.pieces]:
-            self._write(about, [])
+        """Write all pieces that wait here. Snapshots that are not due yet wait in Postgres.
+
+        Raises ProcessLost once the pieces of all other processes are written.
+        """
+        lost: Exception | None = None
+        for about in self._waiting():
+            try:
+                self._write(about, [])
+            except (ProcessLost, ProcessUnknown) as error:
+                lost = error
+        if lost is not None:
+            raise lost
 
     def close(self) -> None:
         """Write what waits, and stop."""
@@ -201,7 +210,17 @@ class Publisher:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(5)
-        self.flush()
+        try:
+            self.flush()
+        except (ProcessLost, ProcessUnknown) as error:
+            log.info("pieces_of_a_lost_process", error=str(error))
+        except SQLAlchemyError as error:
+            left = sum(len(pending.pieces) for pending in self._pending.values())
+            log.warning("pieces_not_written", pieces=left, error=type(error).__name__)
+
+    def _waiting(self) -> list[Addressed]:
+        with self._changed:
+            return [pending.about for pending in self._pending.values() if pending.pieces]
 
     def _buffer(self, process: Addressed, piece: NewEvent) -> None:
         with self._changed:
