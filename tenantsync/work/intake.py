@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 PAGE = 200  # rows of one question to Supabase
 MOST_PAGES = 25
-"""Of one intake: 5,000 rows take some 15 seconds; the next one goes on."""
+"""Of one intake: 5,000 rows take half a minute; the next one goes on."""
 BELL = "tasks"
 UNWRITABLE = "could not be written down"
 LOST_WORKERS = 3
