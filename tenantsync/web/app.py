@@ -10,7 +10,8 @@ from starlette.middleware.cors import CORSMiddleware
 
 from config.settings import Settings
 from db.session import Database
-from tenantsync.web import problems
+from tenantsync.web import openapi, problems
+from tenantsync.web.api.health import Watch
 from tenantsync.web.gate import Gate
 from tenantsync.web.live import Hub
 from tenantsync.web.services import open_services
@@ -55,8 +56,10 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
     )
     app.state.services = open_services(settings, database)
     app.state.handlers = handlers.load(settings.task_handlers)
+    app.state.watch = Watch()
     app.state.hub = None  # made in the event loop that it lives in
     problems.install(app)
+    openapi.install(app)
     for package in ROUTERS:
         if find_spec(package) is not None:
             app.include_router(importlib.import_module(package).router())

@@ -36,11 +36,19 @@ def utc(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def _flag(value: Any) -> Any:
+    if value not in (True, False, "true", "false"):
+        raise ValueError("should be true or false")
+    return value in (True, "true")
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+"""A boolean in a query: `true` or `false`, and none of the words that are often taken for them."""
 Id = Annotated[UUID, BeforeValidator(_canonical)]
 Email = Annotated[str, Field(min_length=3, max_length=254, examples=["ann@example.com"]), AfterValidator(_email)]
 Line = Annotated[str, AfterValidator(_printable)]
 Moment = Annotated[datetime, PlainSerializer(utc, return_type=str, when_used="json")]
-Sequence = Annotated[int, Field(ge=0, le=MOST_SEQUENCE)]
+Sequence = Annotated[int, Field(ge=0, le=MOST_SEQUENCE, strict=True)]
 
 
 class Body(BaseModel):

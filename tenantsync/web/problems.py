@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from db.session import PoolExhausted, is_connection_loss
 
@@ -126,9 +127,22 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     return Problem(422, "Invalid request", "See errors for each field.", kind="invalid", errors=found).answer()
 
 
-async def _http(_request: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    return Problem(error.status_code, detail=None, headers=error.headers).answer()
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return Problem(error.status_code, headers=headers).answer()
+
+
+def _methods(request: Request) -> set[str]:
+    """What may be done at an address: each method is a route of its own, and one alone does not know the others."""
+    return {
+        method
+        for route in request.app.routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in getattr(route, "methods", None) or ()
+    }
 
 
 async def _database(request: Request, error: Exception) -> Response:

@@ -8,8 +8,11 @@ pytest_plugins = ["tests.support.web_fixtures"]
 
 def test_whoever_logs_in_is_who_they_are(web: Web) -> None:
     tenant_id, _ = web.tenant()
-    client = web.bearer(Role.ADMIN, tenant_id=tenant_id)
+    client = web.client()
+    email = web.user(Role.ADMIN, tenant_id=tenant_id)
 
+    tokens = client.post("/api/v1/auth/login", json={"email": email, "password": PASSWORD}).json()
+    client.headers["Authorization"] = f"Bearer {tokens['access_token']}"
     me = client.get("/api/v1/auth/me").json()
 
     assert (me["role"], me["tenant_id"]) == ("admin", str(tenant_id))
@@ -46,4 +49,9 @@ def test_it_lives_and_is_ready(web: Web) -> None:
     client = web.client()
 
     assert client.get("/healthz").json() == {"status": "ok"}
-    assert client.get("/readyz").json() == {"status": "ready", "database": "ok", "migrations": "ok"}
+    assert client.get("/readyz").json() == {
+        "status": "ready",
+        "database": "ok",
+        "migrations": "ok",
+        "broker": "away",
+    }

@@ -1,16 +1,19 @@
 """A real web server over a test's database, and somebody logged in for each role; fixtures: web_fixtures.py."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from uuid import UUID
 
 import httpx
 import uvicorn
+from sqlalchemy import Connection
 
 from config.settings import Settings
-from db.repositories import tenants
+from db.repositories import identity, tenants
 from db.session import Database
-from tenantsync.identity import logins, people
+from tenantsync.identity import people
 from tenantsync.identity.roles import Role
+from tenantsync.identity.tokens import ACCESS_LIFETIME, Tokens, Use
 from tenantsync.web.services import open_services
 
 SECRET_KEY = "tests-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEF"
@@ -59,12 +62,9 @@ class Web:
         return made
 
     def bearer(self, role: Role = Role.MEMBER, *, tenant_id: UUID | None = None) -> httpx.Client:
-        """A program's client, logged in with an access token as a new user."""
+        """A program's client with an access token of a new user."""
         client = self.client()
-        email = self.user(role, tenant_id=tenant_id)
-        answer = client.post("/api/v1/auth/login", json={"email": email, "password": PASSWORD})
-        answer.raise_for_status()
-        client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        client.headers["Authorization"] = f"Bearer {self.token(self.user(role, tenant_id=tenant_id))}"
         return client
 
     def browser(self, role: Role = Role.MEMBER, *, tenant_id: UUID | None = None) -> httpx.Client:
@@ -75,19 +75,44 @@ class Web:
         client.headers["X-CSRF-Token"] = csrf
         return client
 
+    def token(self, email: str, *, lifetime: timedelta = ACCESS_LIFETIME) -> str:
+        """An access token of a new session, without the password's cost: tests of logging in send it themselves."""
+        return self._issued(email, "access", lifetime)[0]
+
     def session(self, email: str) -> tuple[str, str]:
         """A cookie's value for somebody, and the CSRF token that goes with it."""
-        tokens = open_services(self.settings, self.database).tokens
-        begun = logins.log_in(
-            self.database,
-            tokens,
-            email=email,
-            password=PASSWORD,
-            address="127.0.0.1",
-            use="cookie",
-            user_agent="tests",
+        token, session_id = self._issued(email, "cookie", timedelta(hours=1))
+        return token, self.tokens.csrf(session_id)
+
+    @staticmethod
+    def open_session(connection: Connection, email: str) -> UUID:
+        """A session of somebody, without tokens."""
+        found = identity.by_email(connection, email=email)
+        assert found is not None
+        session_id, _ = identity.start_session(
+            connection, user_id=found[0].user_id, lifetime=timedelta(hours=1), user_agent="tests"
         )
-        return begun.token, tokens.csrf(begun.session_id)
+        return session_id
+
+    @property
+    def tokens(self) -> Tokens:
+        return open_services(self.settings, self.database).tokens
+
+    def _issued(self, email: str, use: Use, lifetime: timedelta) -> tuple[str, UUID]:
+        with self.database.transaction() as connection:
+            session_id = self.open_session(connection, email)
+            found = identity.by_email(connection, email=email)
+            assert found is not None
+            user = found[0]
+        token = self.tokens.issue(
+            use,
+            session_id=session_id,
+            user_id=user.user_id,
+            role=user.role,
+            tenant_id=user.tenant_id,
+            lifetime=lifetime,
+        )
+        return token, session_id
 
     def close(self) -> None:
         for client in self._clients:

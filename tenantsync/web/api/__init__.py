@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Depends
 
-from tenantsync.web.api import auth, health, processes, tasks, users
+from tenantsync.web.api import auth, health, metrics, processes, tasks, users
 from tenantsync.web.strict import known_query
 
 PREFIX = "/api/v1"
@@ -12,6 +12,7 @@ def router() -> APIRouter:
     """Everything but the pages."""
     whole = APIRouter(dependencies=[Depends(known_query)])
     whole.include_router(health.router)
+    whole.include_router(metrics.router)
     for part in (auth, users, processes, tasks):
         whole.include_router(part.router, prefix=PREFIX)
     return whole

@@ -3,14 +3,14 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from db.repositories import identity
 from tenantsync.identity import logins
 from tenantsync.identity.logins import LoggedIn
 from tenantsync.identity.roles import Role
-from tenantsync.web.fields import Body, Email, Id, Moment, Shown
+from tenantsync.web.fields import Body, Email, Flag, Id, Moment, Shown
 from tenantsync.web.problems import Problem, not_found, responses
 from tenantsync.web.services import Parts
 from tenantsync.web.viewers import SignedIn, Viewer, client_address
@@ -107,7 +107,7 @@ def refresh(given: RefreshRequest, parts: Parts) -> TokenPair:
 def log_out(
     viewer: SignedIn,
     parts: Parts,
-    everywhere: Annotated[bool, Field(description="End all of one's sessions")] = False,
+    everywhere: Annotated[Flag, Query(description="End all of one's sessions")] = False,
 ) -> Response:
     """End this session, or all of one's sessions."""
     user_id, session_id = _own(viewer)

@@ -25,7 +25,7 @@ from tenantsync.web.api.process_models import (
     Questions,
 )
 from tenantsync.web.conditional import TAGGED, Known, tagged
-from tenantsync.web.fields import MOST_SEQUENCE, Id, Line
+from tenantsync.web.fields import MOST_SEQUENCE, Flag, Id, Line
 from tenantsync.web.live import Hub, TooManyStreams
 from tenantsync.web.once import Onced, as_answer
 from tenantsync.web.paging import USUAL, Cursor, Limit, Page, before_id, decoded, encoded, page_of
@@ -36,6 +36,26 @@ from tenantsync.web.viewers import SignedIn, Viewer
 
 router = APIRouter(prefix="/processes", tags=["processes"])
 MOST_EVENTS = 1000
+
+MESSAGE = {
+    "type": "object",
+    "description": "One server-sent event",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string", "description": "The event's number"},
+        "event": {"type": "string", "description": "message, or end"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {
+                "anyOf": [
+                    {"$ref": "#/components/schemas/Event"},
+                    {"type": "object", "required": ["reason"], "properties": {"reason": {"type": "string"}}},
+                ]
+            },
+        },
+    },
+}
 
 Since = Annotated[int, Query(ge=0, le=MOST_SEQUENCE, description="The number of the last event that one has")]
 EventLimit = Annotated[int, Query(ge=1, le=MOST_EVENTS, description="How many at most")]
@@ -122,7 +142,7 @@ def list_events(row: ThisProcess, parts: Parts, since_sequence: Since = 0, limit
         200: {
             "description": "Server-sent events: each `data` is an Event, each `id` its number. Comments are "
             "heartbeats; `event: end` says why the stream ends. Come back with `Last-Event-ID`.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": MESSAGE}},
         },
         **responses(401, 404, 409, 422, 503),
     },
@@ -133,7 +153,7 @@ async def stream(
     viewer: SignedIn,
     parts: Parts,
     since_sequence: Since = 0,
-    follow: Annotated[bool, Query(description="false: end after what there is by now")] = True,
+    follow: Annotated[Flag, Query(description="false: end after what there is by now")] = True,
     last_event_id: Annotated[
         str | None,
         Header(alias="Last-Event-ID", pattern="^[0-9]{1,16}$", description="Wins over `since_sequence`"),

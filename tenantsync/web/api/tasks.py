@@ -56,7 +56,8 @@ class NewTask(Body):
     """Work that is asked for. GET /api/v1/tasks/kinds says what there is."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"kind": "calendar.report", "payload": {}, "priority": 5}]}
+        extra="forbid",
+        json_schema_extra={"examples": [{"kind": "calendar.sync_now", "payload": {"wait": 10}, "priority": 5}]},
     )
 
     kind: str = Field(min_length=1, max_length=100)
