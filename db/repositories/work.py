@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from db.repositories.ledger import WORKER_ALIVE
 from db.repositories.schedules import START_WITHIN
 
-FLEET_QUERIES = ("KNOWN", "TAKEN", "ROOM", "SEND", "BEFORE", "LISTED")
+FLEET_QUERIES = ("KNOWN", "TAKEN", "ROOM", "SEND", "BEFORE", "LISTED", "FIND")
 
 BELL_PAUSE = timedelta(seconds=0.5)
 """Between two answers of a bell: a hundred rings in a moment are answered once, and once more."""
@@ -121,8 +121,15 @@ select k.id as task_id, k.supabase_task_id, k.tenant_id, t.name as tenant, k.wor
    and (cast(:tenant as uuid) is null or k.tenant_id = :tenant)
    and (cast(:status as text) is null or k.status = :status)
    and (cast(:kind as text) is null or k.kind = :kind)
-   and (cast(:before as uuid) is null or k.id < :before)
+   and (cast(:before as uuid) is null or k.id < :before) and (cast(:only as uuid) is null or k.id = :only)
  order by k.id desc limit :n
+""")
+
+# By our id, or by Supabase's.
+FIND = text("""
+select k.id as task_id, k.tenant_id from worker.tasks k
+ where k.supabase_task_id is not null
+   and k.id = coalesce((select task_id from worker.task_keys where key = 'supabase:' || cast(:id as text)), :id)
 """)
 
 STEPS = text("""
@@ -253,11 +260,18 @@ def listed(
     status: str | None = None,
     kind: str | None = None,
     before_id: UUID | None = None,
+    only: UUID | None = None,
     limit: int,
 ) -> list[dict[str, Any]]:
     """Tasks that came from Supabase, newest first; of one tenant, or of all."""
-    about = {"tenant": tenant_id, "status": status, "kind": kind, "before": before_id, "n": limit}
+    about = {"tenant": tenant_id, "status": status, "kind": kind, "before": before_id, "only": only, "n": limit}
     return [dict(row) for row in connection.execute(LISTED, about).mappings()]
+
+
+def find(connection: Connection, *, any_id: UUID) -> tuple[UUID, UUID] | None:
+    """(our id, tenant) of a task that came from Supabase, by our id or by Supabase's."""
+    row = connection.execute(FIND, {"id": any_id}).one_or_none()
+    return None if row is None else (row.task_id, row.tenant_id)
 
 
 def steps(connection: Connection, *, tenant_id: UUID, task_id: UUID, limit: int) -> Sequence[Mapping[str, Any]]:

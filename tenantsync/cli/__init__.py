@@ -16,6 +16,7 @@ COMMANDS = {
     "account": ("accounts", "app", "Accounts at calendar providers."),
     "sync": ("sync", "app", "Syncing out of turn."),
     "parked": ("parked", "app", "What waits for a person: units and rows."),
+    "task": ("tasks", "app", "Tasks that web apps asked for: list, show, cancel."),
     "keys": ("keys", "app", "The key ring for credentials."),
     "status": ("status", "status", None),
     "why": ("why", "why", None),

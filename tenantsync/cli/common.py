@@ -33,6 +33,7 @@ EXPECTED_BY_NAME = frozenset(
         "tenantsync.calendars.connecting.NoSuchCalendar",
         "tenantsync.calendars.grants.CredentialsMalformed",
         "tenantsync.mirror.supabase.MirrorError",
+        "tenantsync.processes.values.MoveRefused",
         "tenantsync.vault.SealBroken",
     }
 )

@@ -15,7 +15,7 @@ from sandbox.world import World
 from tests.support.containers import worker_container
 from tests.support.nodes import ProcessWorker, ProductSetup, broker_node, worker_node
 
-QUEUES = "wakeups,sync,bulk,quarantine,isolated,mirror,maintenance"
+QUEUES = "wakeups,sync,bulk,quarantine,isolated,mirror,tasks,maintenance"
 
 
 @pytest.fixture(scope="module")
