@@ -128,12 +128,12 @@ select unit_id, tenant_id, fence, alone from claimed
 START = text("""
 with mine as (select * from json_to_recordset(cast(:units as json)) as m(unit_id uuid, fence bigint)),
 lk as materialized (
-  select u.unit_id from sync.units u join mine m using (unit_id)
+  select u.unit_id, u.wanted from sync.units u join mine m using (unit_id)
    where u.fence = m.fence and u.state = 'dispatched' order by u.unit_id for no key update of u),
 started as (
   update sync.units u set state = 'running', lease_until = now() + :lease, worker_id = :worker, wanted = false
     from lk where u.unit_id = lk.unit_id
-  returning u.unit_id, u.tenant_id, u.fence, u.lane),
+  returning u.unit_id, u.tenant_id, u.fence, u.lane, lk.wanted),
 opened as (
   update worker.tasks
      set status = 'processing', worker_id = :worker, started_at = now(), updated_at = now(),
@@ -142,7 +142,7 @@ opened as (
 select s.unit_id, s.tenant_id, s.fence, s.lane,
        c.calendar_id, c.provider_key, c.state, c.cursor, c.query_version, c.failures, c.event_count, c.time_zone,
        c.listed_at, a.account_id, a.provider, a.identity, a.endpoint, a.state as account_state, a.credentials,
-       a.access_token, a.access_expires_at, d.cooldown, d.half_open
+       a.access_token, a.access_expires_at, d.cooldown, d.half_open, s.wanted
   from started s
   left join sync.calendars c
     on c.workspace_id = s.unit_id and c.tenant_id = s.tenant_id and c.state <> 'removed' and c.next_due_at <= now()
@@ -376,6 +376,8 @@ class StartedUnit:
     fence: int
     lane: Lane
     calendars: tuple[DueCalendar, ...]
+    wanted: bool = False
+    """Whether somebody wanted it to run now."""
 
 
 def _pairs(units: Iterable[tuple[UUID, int]]) -> str:
@@ -420,9 +422,9 @@ def start(
     for row in rows:
         _, calendars = found.setdefault(row.unit_id, (row, []))
         if row.calendar_id is not None:
-            calendars.append(DueCalendar(*row))
+            calendars.append(DueCalendar(*row[:-1]))
     return [
-        StartedUnit(row.unit_id, row.tenant_id, row.fence, Lane(row.lane), tuple(calendars))
+        StartedUnit(row.unit_id, row.tenant_id, row.fence, Lane(row.lane), tuple(calendars), row.wanted)
         for row, calendars in found.values()
     ]
 

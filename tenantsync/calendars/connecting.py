@@ -18,6 +18,7 @@ from tenantsync.calendars.provider import RemoteAccount
 from tenantsync.errors import Transient
 from tenantsync.limits.service import AloneAllowances
 from tenantsync.outbound import Meter
+from tenantsync.processes import syncs
 from tenantsync.vault import SealBroken, Vault
 
 ROTATE_AT_ONCE = 200  # accounts a transaction
@@ -109,6 +110,7 @@ def connect(
                 for one in chosen
             ],
         )
+    syncs.tell_connected(database, tenant_id=tenant_id, account_id=account_id)
     return Connected(account_id, remote.identity, added, reconnected=found is not None)
 
 
@@ -143,7 +145,10 @@ async def _discover(
 def disconnect(database: Database, *, tenant_id: UUID, account_id: UUID) -> bool:
     """Destroy an account's credentials, stop its runs and bury its events; False if there is no such account."""
     with database.transaction() as connection:
-        return accounts.remove(connection, tenant_id=tenant_id, account_id=account_id)
+        removed = accounts.remove(connection, tenant_id=tenant_id, account_id=account_id)
+    if removed:
+        syncs.tell_disconnected(database, tenant_id=tenant_id)
+    return removed
 
 
 def rotate_keys(database: Database, settings: Settings) -> int:

@@ -25,6 +25,7 @@ from db.repositories import accounts, events, ledger, units
 from db.repositories.events import StagedRow
 from db.repositories.units import DueCalendar, StartedUnit
 from db.session import Database, is_connection_loss
+from tenantsync import clock
 from tenantsync.calendars import admission, settling
 from tenantsync.calendars.adapters import Adapters
 from tenantsync.calendars.admission import NO_PROBES, Admitted
@@ -32,6 +33,7 @@ from tenantsync.calendars.logins import Logins
 from tenantsync.calendars.probing import CooledScope
 from tenantsync.calendars.provider import CalendarProvider, Credentials
 from tenantsync.calendars.runs import RunLost, Storage, UnitOutcome, run_unit
+from tenantsync.calendars.watching import Watching
 from tenantsync.limits.service import Allowances, Limits
 from tenantsync.outbound import Allowance
 from tenantsync.vault import Vault
@@ -72,6 +74,7 @@ class Runner:
         self._adapters = self._in_loop(Adapters.open(settings)).result()
         self._logins = Logins(self._vault, self._adapters)
         self._allowances = Allowances(settings, database, holder=worker, run=self._write, limits=limits)
+        self._watching = Watching(database, worker=worker)
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._heart.start()
 
@@ -110,6 +113,7 @@ class Runner:
             self.stop(grace)
             self._in_loop(self._adapters.close()).result(HAND_BACK_WITHIN)
             wait([self._in_loop(self._allowances.close())], timeout=HAND_BACK_WITHIN)
+            self._watching.close()
         finally:
             self._stopping.set()
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -132,6 +136,8 @@ class Runner:
         self._batches.add(batch_id)
         try:
             admitted = await self._admit(started, lane)
+            if watched := self._watching.concerns(admitted.units):
+                await self._write(lambda: self._watching.begin(watched))
             tasks = {self._launch(unit, admitted.probes.get(unit.unit_id, NO_PROBES)) for unit in admitted.units}
             left = await self._settle(tasks, patience=PATIENCE if lane == Lane.SYNC else None)
             if left:
@@ -199,12 +205,25 @@ class Runner:
         await asyncio.gather(*writes)
 
     async def _settle_quiet(self, outcomes: list[UnitOutcome]) -> None:
-        await self._settle_with(outcomes, lambda: settling.settle_unchanged(self._database, outcomes))
+        def settle() -> None:
+            ended = settling.settle_unchanged(self._database, outcomes)
+            for outcome in outcomes:
+                if outcome.unit.unit_id in ended and self._watching.is_watched(outcome):
+                    self._watching.end(outcome, {}, 0)
+
+        await self._settle_with(outcomes, settle)
 
     async def _settle_changed(self, outcome: UnitOutcome) -> None:
-        await self._settle_with([outcome], lambda: settling.settle_changed(self._database, outcome, self.settings))
+        def settle() -> None:
+            self._watching.merging(outcome)
+            began = clock.monotonic()
+            merged = settling.settle_changed(self._database, outcome, self.settings)
+            if self._watching.is_watched(outcome):
+                self._watching.end(outcome, merged, int((clock.monotonic() - began) * 1000))
 
-    async def _settle_with(self, outcomes: list[UnitOutcome], work: Callable[[], object]) -> None:
+        await self._settle_with([outcome], settle)
+
+    async def _settle_with(self, outcomes: list[UnitOutcome], work: Callable[[], None]) -> None:
         try:
             await self._write(work)
         except RunLost:
@@ -217,6 +236,7 @@ class Runner:
                 self._forget(outcome.unit.unit_id, outcome.unit.fence)
 
     def _forget(self, unit_id: UUID, fence: int) -> None:
+        self._watching.forget(unit_id, fence)
         held = self._active.get(unit_id)
         if held is not None and held[0] == fence:
             del self._active[unit_id]
@@ -357,7 +377,9 @@ class Runner:
                     lease=self.settings.sync_lease,
                 ):
                     raise RunLost
-                return settling.stage(connection, calendar_id=calendar.calendar_id, fence=calendar.fence, rows=rows)
+                staged = settling.stage(connection, calendar_id=calendar.calendar_id, fence=calendar.fence, rows=rows)
+            self._watching.staged(calendar, staged)
+            return staged
 
         # Not tried again: whether a lost commit arrived is unknown, and the merge counts rows.
         return await self._loop.run_in_executor(self._threads, put)

@@ -42,17 +42,27 @@ def move(
 
     A process that ends withdraws what it asks, and one that does not run holds no lease.
     """
-    if (row.state, to.value) not in PROCESS_MOVES:
-        raise MoveRefused(f"process {row.process_id} is {row.state}; it cannot become {to.value}")
-    told = list(events)
+    return moved(connection, row, in_state(row, now, to, **changes), *events)
+
+
+def in_state(row: ProcessRow, now: datetime, to: ProcessState, **changes: Any) -> ProcessRow:
+    """A process as it is in another state."""
     if to is not ProcessState.RUNNING:
         changes = {"lease_until": None, "pause_requested": False, "cancel_requested": False} | changes
     if to in ENDS:
         changes = {"completed_at": now, "estimated_completion_at": None, "step_started_at": None} | changes
+    return replace(row, state=to.value, **changes)
+
+
+def moved(connection: Connection, row: ProcessRow, after: ProcessRow, *events: Event) -> ProcessRow:
+    """As `move`, with the row made up already."""
+    if (row.state, after.state) not in PROCESS_MOVES:
+        raise MoveRefused(f"process {row.process_id} is {row.state}; it cannot become {after.state}")
+    told = list(events)
+    if after.state in ENDS:
         withdrawn = questions.withdraw(connection, tenant_id=row.tenant_id, process_id=row.process_id)
         if withdrawn is not None:
-            told.insert(0, Event("input_withdrawn", about(withdrawn, reason=f"the process is {to.value}")))
-    after = replace(row, state=to.value, **changes)
+            told.insert(0, Event("input_withdrawn", about(withdrawn, reason=f"the process is {after.state}")))
     processes.save(connection, before=row, after=after)
     tell(connection, row, *told)
     return after

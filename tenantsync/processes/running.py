@@ -13,7 +13,7 @@ from db.repositories import processes
 from db.repositories.processes import ProcessRow
 from db.states import ProcessState
 from tenantsync.processes import event_types
-from tenantsync.processes.moving import locked_by, move, shortened, state_updated, tell
+from tenantsync.processes.moving import in_state, locked_by, move, moved, shortened, state_updated, tell
 from tenantsync.processes.publishing import Event
 from tenantsync.processes.values import Held, ProcessUnknown, Wish
 
@@ -65,7 +65,7 @@ def create(
             deadline=deadline,
         )
         if row is not None:
-            tell(connection, row, Event("process_created", _created(row, initial_request)))
+            tell(connection, row, Event("process_created", created(row, initial_request)))
             return row.process_id
         there = processes.find(connection, tenant_id=tenant_id, process_id=wanted, kind=kind, subject_id=subject_id)
         if there is not None:
@@ -73,7 +73,7 @@ def create(
     raise ProcessUnknown(f"process {wanted} belongs to another tenant, or one for its subject ended again and again")
 
 
-def _created(row: ProcessRow, initial_request: Any) -> Mapping[str, Any]:
+def created(row: ProcessRow, initial_request: Any) -> Mapping[str, Any]:
     return {
         "process_id": row.process_id,
         "initial_request": fitting(initial_request, about="initial_request"),
@@ -176,7 +176,7 @@ def start_step(
         "step": step,
         "previous_step": row.step,
         "message": shortened(message),
-        "progress": _counted(after),
+        "progress": counted(after),
         "estimated_completion": after.estimated_completion_at,
     }
     tell(connection, after, Event("step_update", data))
@@ -197,7 +197,7 @@ def finish_step(connection: Connection, *, held: Held, step: str, result: Any = 
         percentage=_share(completed, row.total_steps, row.percentage),
     )
     processes.remember(connection, tenant_id=row.tenant_id, process_id=row.process_id, step=step, result=written)
-    data = {"step": step, "result": fitting(result, about=step), "duration_ms": took, "progress": _counted(after)}
+    data = {"step": step, "result": fitting(result, about=step), "duration_ms": took, "progress": counted(after)}
     tell(connection, after, Event("step_completed", data))
 
 
@@ -260,6 +260,12 @@ def complete(connection: Connection, *, held: Held, result: Any = None) -> None:
 
 def completed(connection: Connection, row: ProcessRow, now: datetime, result: Any) -> ProcessRow:
     """Complete a process that the transaction holds."""
+    after, event = completion(row, now, result)
+    return moved(connection, row, after, event)
+
+
+def completion(row: ProcessRow, now: datetime, result: Any) -> tuple[ProcessRow, Event]:
+    """A process as it is when it is done, and how that is told."""
     worked = sum(float(one) for one in row.step_durations.values())
     statistics = {
         "steps": row.completed_steps,
@@ -267,9 +273,8 @@ def completed(connection: Connection, row: ProcessRow, now: datetime, result: An
         "retries": row.retry_count,
         "total_ms": None if row.started_at is None else int((now - row.started_at).total_seconds() * 1000),
     }
-    data = {"result": fitting(result, about="result"), "statistics": statistics}
-    event = Event("process_completed", data)
-    return move(connection, row, now, ProcessState.COMPLETED, event, result=result, percentage=100.0, error=None)
+    event = Event("process_completed", {"result": fitting(result, about="result"), "statistics": statistics})
+    return in_state(row, now, ProcessState.COMPLETED, result=result, percentage=100.0, error=None), event
 
 
 def fail(
@@ -299,21 +304,44 @@ def failed(
     retry_after: timedelta = timedelta(0),
 ) -> ProcessRow:
     """Fail a process that the transaction holds, or count a retry."""
-    message = shortened(error)
-    again = recoverable and row.retry_count < row.max_retries and row.state == ProcessState.RUNNING
+    if recoverable and row.retry_count < row.max_retries and row.state == ProcessState.RUNNING:
+        return retried(connection, row, now, error, retry_after=retry_after)
+    after, event = failure(row, now, error)
+    return moved(connection, row, after, event)
+
+
+def retried(
+    connection: Connection, row: ProcessRow, now: datetime, error: str, *, retry_after: timedelta = timedelta(0)
+) -> ProcessRow:
+    """Have a process that the transaction holds run again, and count it."""
+    after, event = retry(row, now, error, retry_after=retry_after)
+    return moved(connection, row, after, event)
+
+
+def failure(row: ProcessRow, now: datetime, error: str) -> tuple[ProcessRow, Event]:
+    """A process as it is when it has failed, and how that is told."""
+    return in_state(row, now, ProcessState.FAILED, error=shortened(error)), _error(row, "fatal", error)
+
+
+def retry(
+    row: ProcessRow, now: datetime, error: str, *, retry_after: timedelta = timedelta(0)
+) -> tuple[ProcessRow, Event]:
+    """A process as it waits for another try, and how that is told."""
+    again = row.retry_count + 1
+    rests = now + retry_after if retry_after else None
+    after = in_state(row, now, ProcessState.PENDING, retry_count=again, error=shortened(error), lease_until=rests)
+    return after, _error(after, "recoverable", error)
+
+
+def _error(row: ProcessRow, sort: str, message: str) -> Event:
     data = {
-        "error_type": "recoverable" if again else "fatal",
+        "error_type": sort,
         "step": row.step,
-        "message": message,
-        "recovery_options": ["retry"] if again else [],
-        "retry_count": row.retry_count + again,
+        "message": shortened(message),
+        "recovery_options": ["retry"] if sort == "recoverable" else [],
+        "retry_count": row.retry_count,
     }
-    event = Event("process_error", data)
-    if again:
-        rests = now + retry_after if retry_after else None
-        changes = {"retry_count": row.retry_count + 1, "error": message, "lease_until": rests}
-        return move(connection, row, now, ProcessState.PENDING, event, **changes)
-    return move(connection, row, now, ProcessState.FAILED, event, error=message)
+    return Event("process_error", data)
 
 
 def _changed(connection: Connection, row: ProcessRow, **changes: Any) -> ProcessRow:
@@ -328,7 +356,7 @@ def _share(completed: int, total: int | None, before: float | None) -> float | N
     return max(before or 0.0, min(100.0, round(completed * 100 / total, 1)))
 
 
-def _counted(row: ProcessRow) -> Mapping[str, Any]:
+def counted(row: ProcessRow) -> Mapping[str, Any]:
     return {
         "completed_steps": row.completed_steps,
         "total_steps": row.total_steps,

@@ -18,7 +18,7 @@ from db.repositories.processes import ProcessRow
 from db.session import Database, is_connection_loss
 from db.states import ProcessState
 from tenantsync import clock
-from tenantsync.processes import asking, publishing, running
+from tenantsync.processes import asking, publishing, running, syncs
 from tenantsync.processes.moving import locked, move, state_updated
 from tenantsync.processes.publishing import Event
 from tenantsync.processes.values import ProcessUnknown
@@ -51,6 +51,7 @@ def tend(database: Database) -> Mapping[str, int]:
         "unasked": _each(database, unasked, go_on_unasked),
         "heartbeats": _heartbeats(database, quiet),
         "late": publishing.flush_late(database),
+        "mended": syncs.mend(database),
     }
     if any(result.values()):
         log.info("processes_tended", **result)
