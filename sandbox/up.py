@@ -5,6 +5,7 @@ import threading
 
 from sandbox.demo import OVERRIDES, TENANTS
 from sandbox.gardener import Gardener
+from sandbox.people import settle
 from sandbox.population import plant
 from sandbox.signals import Stopped, raise_on_signals
 from sandbox.telling import Teller
@@ -20,12 +21,17 @@ def main() -> int:
     try:
         with World(overrides=OVERRIDES, durable=True) as world:
             planted = plant(world, tenant_count=TENANTS)
+            log_ins = settle(world, planted)
+            world.start_web()
             world.start_all()
             environment = world.folder / "environment.sh"
             lines = (f"export {name}='{value}'" for name, value in sorted(world.product_environment().items()))
             environment.touch(mode=0o600)
             environment.write_text("\n".join(lines) + "\n")
             tell.chapter("Running. Ctrl-C stops everything.")
+            tell.say(f"dashboard:    http://127.0.0.1:{world.web_port}")
+            for one in log_ins:
+                tell.say(f"              {one.email} / {one.password}  ({one.role}{one.tenant and ' of '}{one.tenant})")
             tell.say(f"Flower:       http://127.0.0.1:{world.flower_port}  {FLOWER_USER} / {world.flower_password}")
             tell.say(f"Supabase:     {world.gateway.url}")
             tell.say(f"command line: . {environment} && bin/tenantsync status")

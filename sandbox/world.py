@@ -59,6 +59,7 @@ class World:
         self._supabase_watched = False
         self.flower_password = secrets.token_urlsafe(12)
         self.flower_port: int | None = None
+        self.web_port: int | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -130,6 +131,13 @@ class World:
         options = ["flower", "--address=127.0.0.1", f"--port={self.flower_port}"]
         return self._start_celery("flower", options, lambda: _answers(url))
 
+    def start_web(self) -> ManagedProcess:
+        """The web process, running when it is ready to work; a restart finds the same port."""
+        self.web_port = self.web_port or free_port()
+        url = f"http://127.0.0.1:{self.web_port}/readyz"
+        command = [sys.executable, "-m", "tenantsync", "web", "--host", "127.0.0.1", "--port", str(self.web_port)]
+        return self._start_process("web", command, lambda: _answers(url))
+
     def start_all(self) -> None:
         """The usual set: workers for batches, bulk work, what kills workers, tasks and the house; two beats; Flower."""
         with ThreadPoolExecutor(8) as threads:
@@ -200,9 +208,21 @@ class World:
         environment: dict[str, str] | None = None,
         timeout: float = 30.0,
     ) -> ManagedProcess:
+        command = [sys.executable, "-m", "celery", "-A", "tasks", *options]
+        return self._start_process(name, command, ready, environment=environment, timeout=timeout)
+
+    def _start_process(
+        self,
+        name: str,
+        command: list[str],
+        ready: Callable[[], bool],
+        *,
+        environment: dict[str, str] | None = None,
+        timeout: float = 30.0,
+    ) -> ManagedProcess:
         process = ManagedProcess(
             name=name,
-            command=[sys.executable, "-m", "celery", "-A", "tasks", *options],
+            command=command,
             log_path=self.folder / f"{name}.log",
             hint="Its settings are those of sandbox/world.py.",
             environment={**self.environment, **(environment or {})},
@@ -232,6 +252,8 @@ class World:
                 "SUPABASE_URL": self.gateway.url,
                 "SUPABASE_SECRET_KEY": self.supabase.secret_key,
                 "ENCRYPTION_KEYS": f"1:{key}",
+                "SECRET_KEY": secrets.token_urlsafe(48),
+                "SUPABASE_JWT_SECRET": self.supabase.jwt_secret,
                 "GOOGLE_CLIENT_ID": "stand-in-client",
                 "GOOGLE_CLIENT_SECRET": "stand-in-secret",
                 "GOOGLE_API_ENDPOINT": self.google.api_endpoint,
