@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from db.repositories import mirroring, tenants, units
 from db.session import Database
 from tenantsync.dispatching import pausing
+from tenantsync.processes import syncs
 
 HEAVIEST = 100
 WIDEST = 1000
@@ -50,10 +51,10 @@ def clean_reason(reason: str) -> str:
     return clean
 
 
-def pause(database: Database, *, tenant_id: UUID, by: str, reason: str) -> bool:
-    """Stop a tenant; False if it is paused already. Raises SteeringRefused."""
+def pause(database: Database, *, tenant_id: UUID, by: str, reason: str, name: str | None = None) -> bool:
+    """Stop a tenant; False if it is paused already. `name` is who did it, for people. Raises SteeringRefused."""
     reason = clean_reason(reason)
-    changed = pausing.pause(database, tenant_id=tenant_id, by=by, reason=reason)
+    changed = pausing.pause(database, tenant_id=tenant_id, by=f"user:{name}" if name else by, reason=reason)
     with database.transaction() as connection:
         _remember(connection, tenant_id, by, "tenant.pause", reason=reason)
     return changed
@@ -85,8 +86,9 @@ def set_share(
 
 
 def sync_now(connection: Connection, *, tenant_id: UUID, workspace_id: UUID | None, by: str) -> Wanted:
-    """Make a tenant's calendars, or those of one workspace, due now."""
+    """Make a tenant's calendars, or those of one workspace, due now; each workspace's sync is a process to watch."""
     calendars, due = tenants.want_sync(connection, tenant_id=tenant_id, workspace_id=workspace_id)
+    syncs.want(connection, tenant_id=tenant_id, workspace_id=workspace_id, by=by)
     _remember(connection, tenant_id, by, "sync.now", calendars=calendars)
     return Wanted(calendars, due)
 
