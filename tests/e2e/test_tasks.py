@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-import httpx
 import psutil
 import pytest
 
 from db.ids import new_id
 from db.repositories import tenants
+from sandbox.asking import Asking, Member
+from sandbox.demo import TASKS
+from sandbox.population import Planted
 from sandbox.servers.process import ManagedProcess
+from sandbox.telling import Teller
 from sandbox.world import World
-from supabase import ClientOptions, create_client
 from tests.support.worlds import ask, eventually
 
 pytestmark = pytest.mark.timeout(240)
@@ -47,38 +49,16 @@ def tasks_worker(world: World) -> ManagedProcess:
     return alive[0] if alive else world.start_worker(f"tasks-{new_id().hex[-6:]}", "tasks", concurrency=1)
 
 
-class Member:
-    """A member of the tenant with supabase-py."""
-
-    def __init__(self, world: World, office: tuple[UUID, UUID]) -> None:
-        self._tenant, self._workspace = office
-        token = world.supabase.user_token(self._tenant)
-        self.http = httpx.Client(timeout=10, trust_env=False)
-        options = ClientOptions(headers={"Authorization": f"Bearer {token}"}, httpx_client=self.http)
-        self._client = create_client(world.supabase.url, world.supabase.publishable_key, options)
-        self._world = world
-
-    def ask(self, kind: str, payload: dict[str, Any]) -> str:
-        row = {"tenant_id": str(self._tenant), "workspace_id": str(self._workspace), "kind": kind, "payload": payload}
-        answer = self._client.table("tasks").insert(row).execute()
-        return str(answer.data[0]["id"])  # type: ignore[index,call-overload]
-
-    def see(self, task: str) -> dict[str, Any]:
-        rows: Any = self._client.table("tasks").select("*").eq("id", task).execute().data
-        found: dict[str, Any] = rows[0]
-        return found
-
-    def await_end(self, task: str) -> dict[str, Any]:
-        ends = ("completed", "failed", "cancelled")
-        eventually(lambda: self.see(task)["status"] in ends, f"the end of task {task}", timeout=PATIENCE)
-        return self.see(task)
-
-
 @pytest.fixture
 def member(world: World, office: tuple[UUID, UUID]) -> Iterator[Member]:
-    signed_in = Member(world, office)
-    yield signed_in
-    signed_in.http.close()
+    with Member(world, *office) as signed_in:
+        yield signed_in
+
+
+def await_end(member: Member, task: str) -> dict[str, Any]:
+    ends = ("completed", "failed", "cancelled")
+    eventually(lambda: member.see(task)["status"] in ends, f"the end of task {task}", timeout=PATIENCE)
+    return member.see(task)
 
 
 def steps_done(world: World) -> int:
@@ -86,13 +66,17 @@ def steps_done(world: World) -> int:
     return int(row[0])
 
 
-def test_a_task_asked_for_by_a_member_comes_back(member: Member, tasks_worker: ManagedProcess) -> None:
-    task = member.ask("calendar.report", {"week_start": "2026-11-02", "time_zone": "Asia/Tokyo", "language": "ja"})
+def test_the_demos_tasks_come_back_fail_and_ask_as_it_tells(
+    world: World, office: tuple[UUID, UUID], tasks_worker: ManagedProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = Asking(world, Teller(), Planted(office[0], "acme")).run()
 
-    seen = member.await_end(task)
-
-    assert (seen["status"], seen["error_message"]) == ("completed", None)
-    assert seen["result"]["text"].startswith("2026年11月2日からの一週間（Asia/Tokyo）")
+    said = capsys.readouterr().out
+    assert told == TASKS
+    assert "2026年11月16日からの一週間（Asia/Tokyo）" in said
+    assert "failed: TaskFailed: the room is taken on that day; choose another" in said
+    assert "it asks: Which day suits everybody? Monday / Wednesday / Friday; the answer is Wednesday" in said
+    assert "{'chosen': 'Wednesday', 'options': 3}" in said
 
 
 def test_a_child_that_hangs_is_killed_and_its_task_says_why(
@@ -102,14 +86,14 @@ def test_a_child_that_hangs_is_killed_and_its_task_says_why(
 
     task = member.ask("demo.fail", {"how": "hang"})
 
-    assert member.await_end(task)["error_message"] == "did not finish within 3 s"
+    assert await_end(member, task)["error_message"] == "did not finish within 3 s"
     eventually(lambda: not child.is_running(), "the end of the child that hangs", timeout=15)
 
 
 def test_a_task_that_kills_its_worker_is_given_up(member: Member, tasks_worker: ManagedProcess) -> None:
     task = member.ask("demo.fail", {"how": "death"})
 
-    seen = member.await_end(task)
+    seen = await_end(member, task)
 
     assert seen["status"] == "failed"
     assert "its worker was lost" in seen["error_message"]
@@ -129,7 +113,7 @@ def test_a_task_goes_on_where_it_stood_when_its_worker_is_stopped_and_when_it_is
     second.kill()
     world.start_worker("tasks-third", "tasks", concurrency=1)
 
-    seen = member.await_end(task)
+    seen = await_end(member, task)
 
     logged = ask(
         world,
