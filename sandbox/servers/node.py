@@ -1,8 +1,8 @@
-"""Node.js and the packages of sandbox/lite, installed once per lock file.
+"""Node.js and the packages of sandbox/lite or of another folder, installed once per lock file.
 
-The lock names no host: it is made by `npm install --package-lock-only --omit-lockfile-registry-resolved`,
+A lock names no host: it is made by `npm install --package-lock-only --omit-lockfile-registry-resolved`,
 less every `funding` and `deprecated`. npm ci refuses a lock that leaves out an optional package of another
-system, so all eight of the Supabase CLI's must stand in it.
+system, so all eight of the Supabase CLI's must stand in lite's.
 """
 
 from __future__ import annotations
@@ -86,17 +86,18 @@ def _checked(node: str, npm: tuple[str, ...]) -> Node | None:
     return Node(Path(executable), npm, numbers) if numbers >= OLDEST else None
 
 
-def install(node: Node, *, with_cli: bool = False, cache: Path = CACHE) -> Path:
+def install(node: Node, *, with_cli: bool = False, cache: Path = CACHE, packages: Path = PACKAGES) -> Path:
     """The folder that holds `node_modules`, made at the first call for this lock file, system and choice.
 
-    The Supabase CLI is 120 MB and only the migration tests need it, hence the choice.
+    The Supabase CLI is 120 MB and only the migration tests need it, hence the choice: it is the development
+    dependency of lite's folder. `packages`: where package.json and the lock lie.
     """
-    folder = cache / _folder_name(with_cli=with_cli)
+    folder = cache / _folder_name(packages, with_cli=with_cli)
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with only_one(cache / f"{folder.name}.lock"):
             if not folder.exists():
-                _install_into(folder, node, with_cli=with_cli)
+                _install_into(folder, node, packages, with_cli=with_cli)
     return folder
 
 
@@ -108,9 +109,9 @@ def supabase_cli(node: Node, *, cache: Path = CACHE) -> Path:
     raise ServerFailed(f"The Supabase CLI has no package for {system()} (looked in {modules})")
 
 
-def _folder_name(*, with_cli: bool) -> str:
-    digest = hashlib.sha256((PACKAGES / "package-lock.json").read_bytes()).hexdigest()[:16]
-    return f"lite-{system()}-{digest}{'-cli' if with_cli else ''}"
+def _folder_name(packages: Path, *, with_cli: bool) -> str:
+    digest = hashlib.sha256((packages / "package-lock.json").read_bytes()).hexdigest()[:16]
+    return f"{packages.name}-{system()}-{digest}{'-cli' if with_cli else ''}"
 
 
 def system() -> str:
@@ -125,14 +126,14 @@ def only_one(path: Path) -> Iterator[None]:
         yield
 
 
-def _install_into(folder: Path, node: Node, *, with_cli: bool) -> None:
+def _install_into(folder: Path, node: Node, packages: Path, *, with_cli: bool) -> None:
     """Into a folder beside it, then renamed: `folder` exists only when it is complete."""
     for abandoned in folder.parent.glob(f"{folder.name}.draft-*"):  # its installer was killed; we hold the lock
         shutil.rmtree(abandoned, ignore_errors=True)
     draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.draft-", dir=folder.parent))
     try:
         for name in ("package.json", "package-lock.json"):
-            shutil.copy(PACKAGES / name, draft)
+            shutil.copy(packages / name, draft)
         _run_npm(node, draft, ["ci", *([] if with_cli else ["--omit=dev"])])
         draft.chmod(0o755)
         draft.rename(folder)
@@ -162,7 +163,7 @@ def _run_npm(node: Node, folder: Path, arguments: list[str]) -> None:
     except (OSError, subprocess.SubprocessError) as error:
         output = str(getattr(error, "stdout", None) or error)[-TAIL:]
         raise ServerFailed(
-            f"npm could not install {PACKAGES / 'package-lock.json'}:\n{output}\n"
+            f"npm could not install what {folder.name.split('-')[0]}'s package-lock.json names:\n{output}\n"
             "It needs the npm registry once: check the network, the proxy and `npm config get registry`."
         ) from error
 
