@@ -197,6 +197,7 @@ class Settings(BaseSettings):
     web_allowed_origins: Origins = Field((), description="Other origins whose pages may call the API")
     web_trusted_proxies: Networks = Field((), description="Proxies whose X-Forwarded-For is believed")
     web_db_pool_size: int = Field(8, ge=2, le=100, description="Postgres connections of a web process")
+    flower_url: HttpUrl | None = Field(None, description="Where people's browsers find Flower, for a link to it")
     metrics_token: SecretStr | None = Field(None, min_length=16, description="A bearer token that may read /metrics")
 
     sync_interval: Interval = Field(timedelta(seconds=60), description="How often a calendar is polled")

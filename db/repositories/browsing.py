@@ -15,7 +15,7 @@ from db.ids import first_id_at
 
 FLEET_QUERIES = (
     "RUNS_ALL", "FIND_RUN", "PARKED_UNITS_ALL", "PARKED_ROWS_ALL", "AUDIT_ALL", "WAITING_TENANTS", "QUESTIONS_ALL",
-    "UNIT_OF",
+    "UNIT_OF", "PROCESSES_ALL",
 )  # fmt: skip
 
 MOST_WORKSPACES = 200
@@ -151,6 +151,35 @@ select q.question_id, q.process_id, q.tenant_id, t.name as tenant, q.prompt, q.i
 QUESTIONS = text(_QUESTIONS.format(tenant="q.tenant_id = :tenant"))
 QUESTIONS_ALL = text(_QUESTIONS.format(tenant="true"))
 
+# Without memo and result, which may be large.
+_PROCESSES = """
+select p.process_id, p.tenant_id, t.name as tenant, w.name as workspace, p.kind, p.title, p.state, p.step,
+       p.percentage, p.completed_steps, p.total_steps, p.priority, p.tags, p.retry_count, p.queue, p.error,
+       p.started_by, p.created_at, p.started_at, p.completed_at, p.updated_at, p.estimated_completion_at
+  from process.processes p
+  join sync.tenants t on t.tenant_id = p.tenant_id
+  left join sync.workspaces w on w.workspace_id = p.workspace_id and w.tenant_id = p.tenant_id
+ where {tenant} and (cast(:states as text[]) is null or p.state = any(cast(:states as text[])))
+   and (cast(:kind as text) is null or p.kind = :kind) and (not :tasks or p.queue is not null)
+   and (cast(:workspaces as uuid[]) is null or p.workspace_id is null
+        or p.workspace_id = any(cast(:workspaces as uuid[])))
+   and (cast(:before as uuid) is null or p.process_id < cast(:before as uuid))
+ order by p.process_id desc limit :n
+"""
+PROCESSES = text(_PROCESSES.format(tenant="p.tenant_id = :tenant"))
+PROCESSES_ALL = text(_PROCESSES.format(tenant="true"))
+
+CHILDREN = text("""
+select process_id, kind, title, state, percentage, created_at from process.processes
+ where tenant_id = :tenant and parent_id = :process order by process_id limit :n
+""")
+
+DELIVERED = text("""
+select d.delivered_sequence, d.attempts, d.last_error, d.delivered_at
+  from process.deliveries d join process.processes p on p.process_id = d.process_id
+ where p.tenant_id = :tenant and d.process_id = :process
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -250,9 +279,31 @@ def open_questions(connection: Connection, *, tenant_id: UUID | None, limit: int
     return _rows(connection, query, {"tenant": tenant_id, "n": limit})
 
 
-def visible(rows: Rows, workspaces: frozenset[UUID] | None, *, key: str = "workspace_id") -> Rows:
-    """Of these rows those of the given workspaces."""
-    return rows if workspaces is None else [row for row in rows if row[key] in workspaces]
+def processes(
+    connection: Connection,
+    place: Place,
+    *,
+    states: Sequence[str] | None = None,
+    kind: str | None = None,
+    tasks: bool = False,
+    limit: int,
+) -> Rows:
+    """Processes, in some states, of a kind; with `tasks` those alone that Supabase asked for."""
+    query = PROCESSES_ALL if place.tenant_id is None else PROCESSES
+    given = {"states": None if states is None else list(states), "kind": kind, "tasks": tasks}
+    return _rows(connection, query, {**place.parameters(limit), **given})
 
 
-ROW_ENTITIES: Sequence[str] = ("accounts", "calendars", "events", "tasks", "processes", "process_events")
+def children(connection: Connection, *, tenant_id: UUID, process_id: UUID, limit: int) -> Rows:
+    """Processes that were opened below one."""
+    return _rows(connection, CHILDREN, {"tenant": tenant_id, "process": process_id, "n": limit})
+
+
+def delivered(connection: Connection, *, tenant_id: UUID, process_id: UUID) -> dict[str, Any] | None:
+    """How far Supabase has a process' events; None before the first delivery."""
+    row = connection.execute(DELIVERED, {"tenant": tenant_id, "process": process_id}).mappings().one_or_none()
+    return None if row is None else dict(row)
+
+
+ROW_ENTITIES = ("accounts", "calendars", "events", "tasks", "processes", "process_events")
+"""What a refused row can be."""

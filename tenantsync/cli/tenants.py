@@ -114,6 +114,8 @@ def set_share(
 ) -> None:
     """Set a tenant's share. The next claim, a second later at most, goes by it."""
     with answering(as_json=json), opened() as (_, database):
+        if weight is None and concurrency is None:
+            raise Refusal("Give --weight, --concurrency, or both.")
         with database.transaction() as connection:
             tenant_id, name = the_tenant(connection, tenant)
             try:

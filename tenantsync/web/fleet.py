@@ -84,7 +84,7 @@ class Proof(Shown):
 
 
 class Overview(Shown):
-    """The fleet at a glance. Numbers over everything are of the last reading, every 15 seconds; null before the first."""
+    """The fleet at a glance. What is counted over everything is of the last reading, one in 15 seconds."""
 
     target: float = Field(description="Seconds within which a calendar counts as fresh: two polling intervals")
     read_at: Moment | None

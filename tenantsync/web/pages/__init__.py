@@ -1,8 +1,13 @@
-"""The dashboard: pages made on the server."""
+"""The dashboard: pages made on the server, with forms that work without scripts."""
 
 from fastapi import APIRouter
+
+from tenantsync.web.pages import assets, house, overview, parked, people, processes, runs, session, tenants
 
 
 def router() -> APIRouter:
     """All pages."""
-    return APIRouter()
+    whole = APIRouter()
+    for part in (assets, session, overview, tenants, runs, processes, parked, house, people):
+        whole.include_router(part.router)
+    return whole
