@@ -27,6 +27,7 @@ class PublicKeys:
     """Keys by id. While the address does not answer, the keys that are known stay good."""
 
     url: str
+    pace: float = NOT_AGAIN_FOR
     _keys: Mapping[str, jwt.PyJWK] = field(default_factory=dict)
     _fetched_at: float = float("-inf")
     _tried_at: float = float("-inf")
@@ -39,9 +40,9 @@ class PublicKeys:
         if found is not None and now - self._fetched_at < FRESH_FOR:
             return found
         # whoever holds a key that was good a moment ago does not wait for somebody else's fetch
-        if now - self._tried_at >= NOT_AGAIN_FOR and self._lock.acquire(blocking=found is None):
+        if now - self._tried_at >= self.pace and self._lock.acquire(blocking=found is None):
             try:
-                if clock.monotonic() - self._tried_at >= NOT_AGAIN_FOR:
+                if clock.monotonic() - self._tried_at >= self.pace:
                     self._fetch()
             finally:
                 self._lock.release()

@@ -10,6 +10,7 @@ from db.ids import new_id
 from db.repositories import task_views
 from db.session import Database
 from tenantsync.processes import service
+from tenantsync.processes.publishing import Publisher
 from tenantsync.processes.values import Held, NewQuestion
 
 LEASE = timedelta(minutes=5)
@@ -80,3 +81,11 @@ def steps(database: Database, held: Held, count: int) -> None:
     for number in range(count):
         with database.transaction() as connection:
             service.start_step(connection, held=held, step=f"step {number}")
+
+
+def bulky(database: Database, held: Held, count: int, size: int) -> None:
+    """So many events, each of so many bytes."""
+    publisher = Publisher(database)
+    for number in range(count):
+        publisher.publish(held, "section_completed", {"section_index": number, "content": "x" * size})
+    publisher.close()

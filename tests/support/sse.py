@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -73,4 +73,5 @@ def listen(
 def _hang_up(answer: httpx.Response) -> None:
     """End the reading thread's wait: closing alone would leave it in recv."""
     stream = answer.extensions["network_stream"]
-    stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+    with suppress(OSError):  # the server may have ended it already
+        stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
