@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, func
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base
@@ -18,6 +18,12 @@ class OutboxEntry(Base):
             "entity in ('accounts', 'calendars', 'events', 'tasks', 'processes', 'process_events')", name="entity"
         ),
         Index("outbox_age", "tenant_id", "queued_at"),
+        Index(
+            "outbox_live",
+            "tenant_id",
+            "queued_at",
+            postgresql_where=text("entity in ('tasks', 'processes', 'process_events')"),
+        ),
         {"schema": "mirror"},
     )
 

@@ -45,12 +45,20 @@ update mirror.turns t set lease_until = now() + :lease, ready_at = now() + :leas
 returning t.tenant_id, t.lease_until
 """)
 
+# What somebody is watching goes before a backlog of calendars.
 TAKE = text("""
 select o.tenant_id, o.entity, o.row_id, o.version
   from unnest(cast(:tenants as uuid[])) as t(tenant_id)
   cross join lateral (
-    select tenant_id, entity, row_id, version, row_number() over (order by queued_at) as place from mirror.outbox
-     where tenant_id = t.tenant_id order by queued_at limit :each) o
+    select w.*, row_number() over (order by w.live desc, w.queued_at) as place from (
+      (select tenant_id, entity, row_id, version, queued_at, true as live from mirror.outbox
+        where tenant_id = t.tenant_id and entity in ('tasks', 'processes', 'process_events')
+        order by queued_at limit :each)
+      union all
+      (select tenant_id, entity, row_id, version, queued_at, false from mirror.outbox
+        where tenant_id = t.tenant_id and entity not in ('tasks', 'processes', 'process_events')
+        order by queued_at limit :each)) w
+     order by place limit :each) o
  order by o.place limit :n
 """)
 
@@ -238,7 +246,7 @@ def lease_tenants(connection: Connection, *, limit: int, lease: timedelta) -> li
 
 
 def take_keys(connection: Connection, *, tenants: Sequence[UUID], limit: int) -> list[Key]:
-    """Up to `limit` keys of these tenants, in turns across tenants, the oldest of each first."""
+    """Up to `limit` keys of these tenants, in turns across tenants; of each what is watched first, then the oldest."""
     each = max(1, -(-5 * limit // max(1, len(tenants)))) if len(tenants) > 1 else limit
     listed = "{" + ",".join(str(tenant) for tenant in tenants) + "}"
     rows = connection.execute(TAKE, {"tenants": listed, "each": min(each, limit), "n": limit})

@@ -172,6 +172,21 @@ def test_a_process_with_many_events_leaves_room_for_the_others(
     assert len(first) == 50
 
 
+def test_what_somebody_watches_does_not_wait_behind_a_backlog(
+    database: Database, mirror: MirrorSide, acme: TenantHandle
+) -> None:
+    plant_events(database, acme, plant_calendar(database, acme), 60)
+    process = plant_process(database, acme)
+    plant_process_events(database, process, 2)
+
+    mirror.drain(database, batch_size=10)
+
+    calls = [call.rows for call in mirror.proxy.calls if call.rows]
+    assert [row["title"] for row in calls[0]] == ["t"]
+    assert [row["sequence"] for row in calls[1]] == [1, 2]
+    assert_mirror_equals_postgres(database, mirror)
+
+
 # Order and repeats in trouble
 
 

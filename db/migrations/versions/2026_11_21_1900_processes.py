@@ -114,6 +114,7 @@ create table process.events (
   primary key (process_id, sequence)
 ) partition by range (process_id);
 create index events_created on process.events (created_at);
+create index events_to_archive on process.events (created_at) where not archived and category in ('system', 'debug');
 create table process.events_default partition of process.events default;
 
 -- The newest of a chatty type: what waits for its interval to pass, and when the last one was published.
@@ -204,6 +205,9 @@ MIRROR = """
 alter table mirror.outbox drop constraint outbox_entity_check;
 alter table mirror.outbox add constraint outbox_entity_check
   check (entity in ('accounts', 'calendars', 'events', 'tasks', 'processes', 'process_events'));
+
+create index outbox_live on mirror.outbox (tenant_id, queued_at)
+  where entity in ('tasks', 'processes', 'process_events');
 
 create trigger processes_stamp_insert before insert on process.processes
   for each row execute function mirror.stamp();
@@ -343,6 +347,7 @@ def downgrade() -> None:
     drop trigger tasks_enqueue on worker.tasks;
     drop schema process cascade;
     drop function mirror.enqueue_events();
+    drop index mirror.outbox_live;
     delete from mirror.outbox where entity in ('tasks', 'processes', 'process_events');
     alter table mirror.outbox drop constraint outbox_entity_check;
     alter table mirror.outbox add constraint outbox_entity_check check (entity in ('accounts', 'calendars', 'events'));
