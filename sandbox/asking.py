@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -67,6 +69,34 @@ def member_of(world: World, planted: Planted) -> Member:
     with world.database.statement() as connection:
         workspace_id = connection.execute(WORKSPACE, {"tenant": planted.tenant_id}).scalar_one()
     return Member(world, planted.tenant_id, workspace_id)
+
+
+# The member's token lies in a file that nobody else reads, and on no command line.
+SCRIPT = """\
+#!/bin/sh
+# Asks for a task as a member of {name} and shows the row: sh ask.sh KIND PAYLOAD
+set -eu
+curl -sS -K {secrets} -X POST '{url}/rest/v1/tasks' -H 'Prefer: return=representation' \\
+  -H 'Content-Type: application/json' \\
+  -d "{{\\"tenant_id\\": \\"{tenant}\\", \\"workspace_id\\": \\"{workspace}\\",
+       \\"kind\\": \\"$1\\", \\"payload\\": $2}}"
+echo
+"""
+
+
+def written_down(world: World, planted: Planted) -> Path:
+    """A script by which anybody here can ask for a task as a member of a tenant, for a day."""
+    with world.database.statement() as connection:
+        workspace_id = connection.execute(WORKSPACE, {"tenant": planted.tenant_id}).scalar_one()
+    token = world.supabase.user_token(planted.tenant_id, lifetime=timedelta(days=1))
+    secrets, script = world.folder / "member.curl", world.folder / "ask.sh"
+    secrets.touch(mode=0o600)
+    secrets.write_text(
+        f'header = "apikey: {world.supabase.publishable_key}"\nheader = "Authorization: Bearer {token}"\n'
+    )
+    about = {"name": planted.name, "tenant": planted.tenant_id, "workspace": workspace_id}
+    script.write_text(SCRIPT.format(secrets=secrets, url=world.settings.supabase_url, **about))
+    return script
 
 
 class Asking:

@@ -3,6 +3,7 @@
 import sys
 import threading
 
+from sandbox.asking import written_down
 from sandbox.demo import OVERRIDES, TENANTS
 from sandbox.gardener import Gardener
 from sandbox.people import settle
@@ -35,6 +36,9 @@ def main() -> int:
             tell.say(f"Flower:       http://127.0.0.1:{world.flower_port}  {FLOWER_USER} / {world.flower_password}")
             tell.say(f"Supabase:     {world.gateway.url}")
             tell.say(f"command line: . {environment} && bin/tenantsync status")
+            script = written_down(world, planted[0])
+            tell.say(f"a task:       sh {script} demo.choose '{{}}'")
+            tell.say(f'              sh {script} calendar.report \'{{"week_start": "2026-11-16", "language": "ja"}}\'')
             tell.say(f"logs:         {world.folder}")
             with Gardener(world, planted, edits_per_second=EDITS_PER_SECOND):
                 threading.Event().wait()

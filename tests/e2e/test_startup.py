@@ -81,6 +81,7 @@ def ended(good: dict[str, str], postgres: Postgres) -> Iterator[dict[str, Ended]
         "old schema": (worker, good | {"DATABASE_URL": postgres.url("not_migrated")}),
         "flower without login": (("flower", f"--port={free_port()}"), good),
         "bad timetable": (worker, good),
+        "no such handlers": (worker, good | {"TASK_HANDLERS": "acme.no_such_module"}),
         "beat with bad timetable": (beat, good),
     }
     running = {
@@ -125,6 +126,11 @@ def test_malformed_variables_are_named_with_what_they_should_look_like(ended: di
     assert "DATABASE_URL: should look like postgresql://" in said
     assert "SYNC_INTERVAL: should be a duration like 30s" in said
     assert "ENCRYPTION_KEYS: should be number:key pairs" in said
+
+
+def test_a_module_of_handlers_that_is_not_there_is_named(ended: dict[str, Ended]) -> None:
+    assert ended["no such handlers"].code == 2
+    assert "TASK_HANDLERS names the module 'acme.no_such_module'" in ended["no such handlers"].output
 
 
 @pytest.mark.parametrize(

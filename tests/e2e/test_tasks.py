@@ -1,7 +1,9 @@
 """Tasks through real Celery processes: what hangs is killed, what dies is tried again, what was done stays done."""
 
+import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -11,7 +13,7 @@ import pytest
 
 from db.ids import new_id
 from db.repositories import tenants
-from sandbox.asking import Asking, Member
+from sandbox.asking import Asking, Member, written_down
 from sandbox.demo import TASKS
 from sandbox.population import Planted
 from sandbox.servers.process import ManagedProcess
@@ -22,6 +24,16 @@ from tests.support.worlds import ask, eventually
 pytestmark = pytest.mark.timeout(240)
 
 PATIENCE = 40.0  # seconds; a run that hangs has three, and a task is tried four times whose worker dies
+
+
+LOGGED = """
+select step_name, count(*) from worker.execution_logs l join worker.tasks t on t.id = l.task_id
+ where t.supabase_task_id = :task and l.success group by 1
+"""
+PROCESS = """
+select p.retry_count, p.attempt, p.state from process.processes p join worker.tasks t on t.id = p.process_id
+ where t.supabase_task_id = :task
+"""
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +91,17 @@ def test_the_demos_tasks_come_back_fail_and_ask_as_it_tells(
     assert "{'chosen': 'Wednesday', 'options': 3}" in said
 
 
+def test_a_script_asks_for_a_task_as_make_up_says(
+    world: World, office: tuple[UUID, UUID], member: Member, tasks_worker: ManagedProcess
+) -> None:
+    script = written_down(world, Planted(office[0], "acme"))
+
+    asked = subprocess.run(["sh", script, "demo.slow", '{"steps": 1, "seconds": 0}'], capture_output=True, check=True)
+
+    (row,) = json.loads(asked.stdout)
+    assert await_end(member, row["id"])["result"] == {"steps": 1, "attempts": 1}
+
+
 def test_a_child_that_hangs_is_killed_and_its_task_says_why(
     world: World, member: Member, tasks_worker: ManagedProcess
 ) -> None:
@@ -107,7 +130,7 @@ def test_a_task_goes_on_where_it_stood_when_its_worker_is_stopped_and_when_it_is
     eventually(lambda: steps_done(world) >= 2, "two steps of a task")
     os.kill(tasks_worker.pid or 0, signal.SIGTERM)
     eventually(lambda: not tasks_worker.alive, "the end of the worker", timeout=12)
-    (handed_back,) = ask(world, "select retry_count, attempt, state from process.processes where kind = 'demo.slow'")
+    (handed_back,) = ask(world, PROCESS, task=task)
     second = world.start_worker("tasks-second", "tasks", concurrency=1)
     eventually(lambda: steps_done(world) >= 6, "six steps of a task")
     second.kill()
@@ -115,10 +138,7 @@ def test_a_task_goes_on_where_it_stood_when_its_worker_is_stopped_and_when_it_is
 
     seen = await_end(member, task)
 
-    logged = ask(
-        world,
-        "select step_name, count(*) from worker.execution_logs where success and step_name like 'step %' group by 1",
-    )
+    logged = ask(world, LOGGED, task=task)
     assert handed_back == (0, 1, "pending")
     assert seen["result"] == {"steps": 12, "attempts": 3}
     assert {name for name, _ in logged} == {f"step {number}" for number in range(1, 13)}

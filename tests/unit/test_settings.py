@@ -102,6 +102,7 @@ MALFORMED = {
     "SYNC_UNIT_DEADLINE": "1w sentinel",
     "RETENTION_HISTORY": "sentinel d",
     "MIRROR_BATCH_SIZE": "sentinel",
+    "TASK_HANDLERS": "acme.tasks,/sentinel.py",
     "LOG_FORMAT": "sentinel",
     "LOG_LEVEL": "sentinel",
 }
@@ -277,6 +278,14 @@ def test_a_key_ring_that_cannot_be_right_is_refused(refused: Any, ring: str) -> 
     assert "ENCRYPTION_KEYS" in message
     assert "keys generate" in message
     assert KEY_1 not in message
+
+
+# Modules
+
+
+def test_task_handlers_are_a_list_of_modules(given: Any) -> None:
+    assert given().task_handlers == ()
+    assert given(TASK_HANDLERS=" acme.tasks, acme.reports,").task_handlers == ("acme.tasks", "acme.reports")
 
 
 # Networks
