@@ -21,6 +21,16 @@ PARTITIONED = {
     "process.delivery_log": "id",
 }
 """Tables by the column whose ranges their partitions hold."""
+STILL_NEEDED = {
+    # a process that is open, or closed not long ago, keeps its numbers
+    "process.events": "select 1 from process.processes where process_id >= '{first}' and process_id < '{end}'",
+    # a task that waits for a person may do so for longer than history is kept
+    "worker.tasks": (
+        "select 1 from {partition} where supabase_task_id is not null"
+        " and status in ('pending', 'processing', 'waiting')"
+    ),
+}
+"""What keeps a partition, however old it is."""
 MONTHS_AHEAD = 3
 LOCK_KEY = 7_246_002  # any number, the same everywhere but not that of the migrations
 _NAME = re.compile(r"_(\d{4})_(\d{2})$")
@@ -67,7 +77,7 @@ def _make(connection: Connection, parent: str, column: str, name: str, first: UU
 
 
 def drop_before(connection: Connection, *, moment: datetime) -> list[str]:
-    """Drop the partitions whose whole month ended before `moment`; returns their names."""
+    """Drop the partitions whose whole month ended before `moment`, and that nothing needs; returns their names."""
     dropped = []
     for parent in PARTITIONED:
         schema = parent.split(".")[0]
@@ -76,10 +86,18 @@ def drop_before(connection: Connection, *, moment: datetime) -> list[str]:
             if found is None:
                 continue
             start = datetime(int(found[1]), int(found[2]), 1, tzinfo=UTC)
-            if _month(start, 1) <= moment:
+            if _month(start, 1) <= moment and not _needed(connection, parent, f"{schema}.{name}", start):
                 connection.execute(text(f"drop table {schema}.{name}"))
                 dropped.append(f"{schema}.{name}")
     return dropped
+
+
+def _needed(connection: Connection, parent: str, partition: str, start: datetime) -> bool:
+    if parent not in STILL_NEEDED:
+        return False
+    first, end = first_id_at(start), first_id_at(_month(start, 1))
+    query = STILL_NEEDED[parent].format(first=first, end=end, partition=partition)
+    return bool(connection.execute(text(f"select exists ({query})")).scalar_one())
 
 
 def strays(connection: Connection) -> int:

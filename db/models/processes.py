@@ -105,6 +105,11 @@ class ProcessEvent(Base, TenantScoped):
     __table_args__ = (
         CheckConstraint("priority between 1 and 10", name="priority"),
         Index("events_created", "created_at"),
+        Index(
+            "events_to_archive",
+            "created_at",
+            postgresql_where=text("not archived and category in ('system', 'debug')"),
+        ),
         {"schema": "process", "postgresql_partition_by": "RANGE (process_id)"},
     )
 

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-FLEET_QUERIES = ("BURY", "TASK_KEYS", "STAGED", "WORKERS", "LEDGER", "TURNS")
+FLEET_QUERIES = ("BURY", "TASK_KEYS", "STAGED", "WORKERS", "LEDGER", "TURNS", "PROCESSES", "EVENTS", "ARCHIVE")
 
 PORTION = 10_000  # rows a statement; the caller goes on until a portion is not full
 
@@ -74,6 +74,43 @@ with late as materialized (
    order by t.tenant_id, t.lane for no key update of t skip locked)
 update sync.turns t set ready_at = now() from late l where t.tenant_id = l.tenant_id and t.lane = l.lane
 """)
+
+
+# Of what has not arrived at Supabase nothing goes: its events come in the order of their numbers or not at all.
+PROCESSES = text(f"""
+delete from process.processes where process_id in (
+  select d.process_id from process.processes d
+   where d.completed_at < :before and {_ARRIVED.format(entity="processes", id="process_id")}
+     and {_ARRIVED.format(entity="process_events", id="process_id")}
+   order by d.completed_at limit :n for update of d skip locked)
+""")
+
+EVENTS = text(f"""
+delete from process.events where (process_id, sequence) in (
+  select d.process_id, d.sequence from process.events d
+   where d.created_at < :before and {_ARRIVED.format(entity="process_events", id="process_id")}
+   order by d.created_at limit :n)
+""")
+
+ARCHIVE = text("""
+update process.events set archived = true where (process_id, sequence) in (
+  select process_id, sequence from process.events
+   where created_at < :before and not archived and category in ('system', 'debug') order by created_at limit :n)
+""")
+
+
+def forget_processes(connection: Connection, *, before: datetime) -> int:
+    """Forget processes that ended before a moment, with their questions."""
+    return connection.execute(PROCESSES, {"before": before, "n": PORTION}).rowcount
+
+
+def forget_process_events(connection: Connection, *, before: datetime) -> int:
+    return connection.execute(EVENTS, {"before": before, "n": PORTION}).rowcount
+
+
+def archive_process_events(connection: Connection, *, before: datetime) -> int:
+    """Mark events that tell nothing any more; Supabase lets them go."""
+    return connection.execute(ARCHIVE, {"before": before, "n": PORTION}).rowcount
 
 
 def bury(connection: Connection, *, table: str, before: datetime) -> int:

@@ -104,6 +104,14 @@ class Supabase:
             raise MirrorUnavailable("not_json", f"{self._where} answered 200 with something else than a number")
         return answer
 
+    def purge_processes(self, *, before: str, archived_before: str) -> int:
+        """Delete closed processes and events from before a moment, those of no interest earlier; returns how many."""
+        about = {"before": before, "archived_before": archived_before}
+        answer = self._call(lambda: self._client.rpc("process_purge", about).execute())
+        if not isinstance(answer, int):
+            raise MirrorUnavailable("not_json", f"{self._where} answered 200 with something else than a number")
+        return answer
+
     def rows(self, entity: str, *, tenant_id: str) -> Iterator[list[dict[str, Any]]]:
         """Everything that a mirrored table holds of a tenant, tombstones included, in pages by key."""
         key = KEYS.get(entity, ("id",))

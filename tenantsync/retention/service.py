@@ -1,7 +1,7 @@
 """Cleanup: partitions ahead and behind, expired history, old tombstones on both sides, lost wake-ups."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
@@ -14,6 +14,9 @@ from db.session import Database
 from tenantsync.mirror.supabase import MirrorError
 from tenantsync.schedule.occurrences import Step, Unfinished, carry_on
 
+ARCHIVED_AFTER = timedelta(days=30)
+"""For so long Supabase keeps events of the categories system and debug; all others as long as history is kept."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -21,6 +24,8 @@ class Purge(Protocol):
     """The mirror's side. Raises MirrorError."""
 
     def purge(self, before: str) -> int: ...
+
+    def purge_processes(self, *, before: str, archived_before: str) -> int: ...
 
 
 def cleanup(database: Database, mirror: Purge, settings: Settings, *, step: Step = carry_on) -> dict[str, int]:
@@ -32,6 +37,10 @@ def cleanup(database: Database, mirror: Purge, settings: Settings, *, step: Step
     _clean(database, settings, result, now, step)
     try:
         result["mirror_tombstones"] = mirror.purge(before.isoformat())
+        result["mirror_processes"] = mirror.purge_processes(
+            before=(now - settings.retention_history).isoformat(),
+            archived_before=(now - min(ARCHIVED_AFTER, settings.retention_history)).isoformat(),
+        )
     except MirrorError as failure:
         raise Unfinished(str(failure), result) from None
     log.info("cleaned_up", **result)
@@ -42,13 +51,18 @@ def _clean(database: Database, settings: Settings, result: dict[str, int], now: 
     tombstones_before = now - settings.retention_tombstones
     with database.transaction() as connection:
         result["partitions_made"] = len(partitions.ensure_ahead(connection, now=now))
+    history_before = now - settings.retention_history
+    result["processes"] = _in_portions(
+        database, lambda c: retention.forget_processes(c, before=history_before), step
+    )  # before the partitions of their events, which stay as long as they are there
     with database.transaction() as connection:
-        history_before = now - settings.retention_history
         result["partitions_dropped"] = len(partitions.drop_before(connection, moment=history_before))
     jobs: dict[str, Callable[[Connection], int]] = {
         "tombstones": lambda c: retention.bury(c, table="tombstones", before=tombstones_before),
         "calendars": lambda c: retention.bury(c, table="calendars", before=tombstones_before),
         "accounts": lambda c: retention.bury(c, table="accounts", before=tombstones_before),
+        "process_events": lambda c: retention.forget_process_events(c, before=history_before),
+        "archived": lambda c: retention.archive_process_events(c, before=now - ARCHIVED_AFTER),
         "task_keys": lambda c: retention.forget_task_keys(c, age=settings.retention_history),
         "staged_rows": retention.clear_staged,
         "orphaned_tasks": retention.supersede_orphans,

@@ -60,7 +60,8 @@ def test_a_fleet_in_step_is_proven(
     assert report.drift == 0
     stored = fleet.one(
         "select (select count(*) from sync.events) + (select count(*) from sync.tombstones)"
-        " + (select count(*) from sync.calendars) + (select count(*) from sync.accounts) as rows"
+        " + (select count(*) from sync.calendars) + (select count(*) from sync.accounts)"
+        " + (select count(*) from process.processes) + (select count(*) from process.events) as rows"
     )
     assert report.mirrored == stored["rows"]
 

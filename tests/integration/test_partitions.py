@@ -12,7 +12,10 @@ from db import partitions
 from db.ids import first_id_at, new_id
 from db.session import Database, in_transaction
 
-PARENTS = ("tasks", "execution_logs", "system_metrics", "audit_logs")
+PARENTS = (
+    "worker.tasks", "worker.execution_logs", "worker.system_metrics", "worker.audit_logs", "process.events",
+    "process.delivery_log",
+)  # fmt: skip
 MILLISECOND = timedelta(milliseconds=1)
 PLACE = "select tableoid::regclass::text from worker.tasks where id = :id"
 
@@ -40,11 +43,11 @@ def months(database: Database) -> Callable[[str], list[str]]:
 
     def look(table: str) -> list[str]:
         query = text(
-            "select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid"
+            "select c.oid::regclass::text from pg_inherits i join pg_class c on c.oid = i.inhrelid"
             " where i.inhparent = cast(:parent as regclass) and c.relname not like '%default' order by 1"
         )
         with database.reading() as connection:
-            return list(connection.execute(query, {"parent": f"worker.{table}"}).scalars())
+            return list(connection.execute(query, {"parent": table}).scalars())
 
     return look
 
@@ -67,7 +70,7 @@ def test_this_month_and_the_next_three_are_made_for_every_history(
 ) -> None:
     made = ahead(at(2031, 4, 15))
 
-    assert {f"worker.{table}_2031_0{month}" for month in (4, 5, 6, 7)} <= set(made)
+    assert {f"{table}_2031_0{month}" for month in (4, 5, 6, 7)} <= set(made)
     assert {f"{table}_2031_0{month}" for month in (4, 5, 6, 7)} <= set(months(table))
 
 
@@ -104,14 +107,14 @@ def test_making_months_that_are_there_makes_none(ahead: Callable[..., list[str]]
 def test_the_next_month_adds_one_to_each(ahead: Callable[..., list[str]]) -> None:
     ahead(at(2031, 4, 30, 23, 59, 59))
 
-    assert sorted(ahead(at(2031, 5, 1))) == sorted(f"worker.{table}_2031_08" for table in PARENTS)
+    assert sorted(ahead(at(2031, 5, 1))) == sorted(f"{table}_2031_08" for table in PARENTS)
 
 
 def test_two_that_make_months_at_once_both_succeed(ahead: Callable[..., list[str]]) -> None:
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(ahead, [at(2031, 4, 15)] * 4))
 
-    expected = [f"worker.{table}_2031_0{month}" for table in PARENTS for month in (4, 5, 6, 7)]
+    expected = [f"{table}_2031_0{month}" for table in PARENTS for month in (4, 5, 6, 7)]
     assert sorted(name for names in made for name in names) == sorted(expected)
 
 
@@ -164,7 +167,7 @@ def test_only_months_that_are_over_altogether_are_dropped(
 
     gone = drop(moment)
 
-    assert sorted(gone) == sorted(f"worker.{table}_{month}" for table in PARENTS for month in dropped)
+    assert sorted(gone) == sorted(f"{table}_{month}" for table in PARENTS for month in dropped)
 
 
 def test_a_month_goes_with_its_rows_and_leaves_the_others(
@@ -190,7 +193,7 @@ def test_a_month_that_was_dropped_can_be_made_again(
     ahead(at(2031, 4, 15))
     drop(at(2031, 5, 1))
 
-    assert sorted(ahead(at(2031, 4, 15))) == sorted(f"worker.{table}_2031_04" for table in PARENTS)
+    assert sorted(ahead(at(2031, 4, 15))) == sorted(f"{table}_2031_04" for table in PARENTS)
 
 
 def count_strays(connection: Connection) -> int:

@@ -36,6 +36,10 @@ class Stage:
     def execute(self, statement: str, **parameters: Any) -> None:
         self.do(lambda connection: connection.execute(text(statement), parameters))
 
+    def column(self, query: str, **parameters: Any) -> list[Any]:
+        """The first column of what a query finds."""
+        return self.do(lambda connection: list(connection.execute(text(query), parameters).scalars()))
+
     def create(self, **options: Any) -> UUID:
         given: dict[str, Any] = {
             "tenant_id": self.tenant.tenant_id,
