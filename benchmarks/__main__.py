@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from benchmarks import claim, fairness, first_sync, machine, memory, mirror, quiet, report
+from benchmarks import claim, events, fairness, first_sync, live, machine, memory, mirror, quiet, report
 from benchmarks.report import Figure
 from sandbox.signals import Stopped, raise_on_signals
 
@@ -21,6 +21,8 @@ BENCHES: dict[str, Callable[..., Iterator[Figure]]] = {
     "mirror": mirror.run,
     "claim": claim.run,
     "fairness": fairness.run,
+    "events": events.run,
+    "live": live.run,
     "memory": memory.run,
 }
 

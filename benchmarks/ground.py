@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import httpx
 import psutil
 
 from benchmarks.provider import Provider
@@ -20,6 +21,7 @@ from db import partitions, schema
 from db.session import Database
 from sandbox import supabase_migrations
 from sandbox.servers.lite import SupabaseLite
+from sandbox.servers.ports import free_port
 from sandbox.servers.postgres import Postgres
 from sandbox.servers.process import ManagedProcess, clean_environment
 from sandbox.servers.valkey import Valkey
@@ -34,6 +36,7 @@ POSTGRES = {
     "maintenance_work_mem": "256MB",
 }
 WORKER_READY = 60.0  # seconds
+SECRET_KEY = secrets.token_urlsafe(48)
 
 
 class Ground:
@@ -114,18 +117,30 @@ class Ground:
         self, name: str, app: str, options: Sequence[str], ready: Callable[[], bool], **environment: str
     ) -> ManagedProcess:
         """A Celery process of any app, stopped when the block ends if not before."""
+        process = self._start_process(name, ["celery", "-A", app, *options], ready, LOG_FORMAT="console", **environment)
+        self._celery.append(process)
+        return process
+
+    def start_web(self) -> str:
+        """The web process, running when it is ready; returns its address. `web` is the process."""
+        port = free_port()
+        command = ["tenantsync", "web", "--host", "127.0.0.1", "--port", str(port)]
+        address = f"http://127.0.0.1:{port}"
+        self.web = self._start_process("web", command, lambda: _answers(f"{address}/readyz"), SECRET_KEY=SECRET_KEY)
+        return address
+
+    def _start_process(
+        self, name: str, command: Sequence[str], ready: Callable[[], bool], **environment: str
+    ) -> ManagedProcess:
         process = ManagedProcess(
             name=name,
-            command=[sys.executable, "-m", "celery", "-A", app, *options],
+            command=[sys.executable, "-m", *command],
             log_path=self.folder / f"{name}.log",
             hint="Its settings are those of benchmarks/ground.py.",
-            environment=clean_environment(
-                **{**self._environment, "LOG_FORMAT": "console", "PYTHONPATH": str(CHECKOUT), **environment}
-            ),
+            environment=clean_environment(**{**self._environment, "PYTHONPATH": str(CHECKOUT), **environment}),
             cwd=CHECKOUT,
         )
         self._stack.callback(process.stop)
-        self._celery.append(process)
         process.start(ready, timeout=WORKER_READY)
         return process
 
@@ -144,3 +159,10 @@ class Ground:
                 "select 1 from worker.workers where worker_id = %s and heartbeat_at > now() - interval '3 s'", (node,)
             )
             return cursor.fetchone() is not None
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
