@@ -5,12 +5,12 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sandbox.servers.node import CACHE, only_one, system
 
-FETCH_TIMEOUT = 60.0  # seconds, for each package
+FETCH_TIMEOUT = 300.0  # seconds, for each package; a browser has 65 MB
 _APT = ("-q", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15")
 
 
@@ -29,6 +29,23 @@ def fetched(package: str, cache: Path = CACHE) -> Path:
         with only_one(cache / f"{folder.name}.lock"):
             if not folder.exists():
                 _fetch_into(folder, package)
+    return folder
+
+
+def closure(package: str) -> list[str]:
+    """The package and whatever it needs that is not installed, by name. Raises NotFetched."""
+    told = run(["apt-get", "-s", *_APT, "install", "--no-install-recommends", package])
+    return re.findall(r"^Inst (\S+)", told, re.MULTILINE)
+
+
+def unpacked(name: str, packages: Callable[[], Sequence[str]], cache: Path = CACHE) -> Path:
+    """A folder with the files of all these packages, filled at the first call. Raises NotFetched."""
+    folder = cache / f"{name}-{system()}"
+    if not folder.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with only_one(cache / f"{folder.name}.lock"):
+            if not folder.exists():
+                _unpack_all(folder, packages())
     return folder
 
 
@@ -60,6 +77,18 @@ def _fetch_into(folder: Path, package: str) -> None:
         for name in names:
             if name.startswith("lib") and not _installed(name):
                 _unpack(name, draft)
+        draft.chmod(0o755)
+        draft.rename(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def _unpack_all(folder: Path, packages: Sequence[str]) -> None:
+    draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.draft-", dir=folder.parent))
+    try:
+        for name in packages:
+            _unpack(name, draft)
         draft.chmod(0o755)
         draft.rename(folder)
     except BaseException:
