@@ -116,7 +116,7 @@ def _prepare(schema: Any, world: ApiWorld, role: Role | None) -> None:
             case.query = {**(case.query or {}), "follow": "false"}
         if case.meta is None or not case.meta.generation.mode.is_positive:
             return
-        wanted = world.wanted(name, role)
+        wanted = world.wanted(name, case.operation.path, role)
         case.path_parameters = {**(case.path_parameters or {}), **wanted.path}
         case.query = {**(case.query or {}), **wanted.query}
         if wanted.body is not None:

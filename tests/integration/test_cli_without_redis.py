@@ -44,6 +44,9 @@ WORDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("parked", "retry"): (NOBODY,),
     ("parked", "drop"): (NOBODY,),
     ("why",): (TENANT,),
+    ("user", "add"): ("ann@example.test", "--tenant", TENANT),
+    ("user", "disable"): ("ann@example.test",),
+    ("user", "password"): ("ann@example.test",),
 }
 """What else a command has to be told."""
 _numbers = count(1)

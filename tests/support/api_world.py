@@ -46,11 +46,15 @@ class ApiWorld:
         """A token of somebody new, for what ends all sessions of whoever calls it."""
         return self.web.token(self.web.user(role, tenant_id=None if role is Role.OPERATOR else self.tenant_id))
 
-    def wanted(self, operation: str, role: Role | None) -> Wanted:
-        """Something real for an operation, made anew where the operation uses it up."""
+    def wanted(self, operation: str, path: str, role: Role | None) -> Wanted:
+        """Something real for an operation, made anew where the operation uses it up.
+
+        Without a maker of its own it gets the tenant and the workspace, where its path names them.
+        """
         maker = MAKERS.get(operation)
         if maker is None:
-            return Wanted()
+            ours = {"tenant_id": str(self.tenant_id), "workspace_id": str(self.workspace_id)}
+            return Wanted(path={name: one for name, one in ours.items() if f"{{{name}}}" in path})
         with self.web.database.transaction() as connection:
             return maker(self, connection, role)
 
