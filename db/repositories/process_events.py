@@ -65,6 +65,8 @@ class Numbered:
     event_type: str
 
 
+_PIECE = ("event_id", "event_type", "data", "category", "priority", "source")
+
 _FRESH = """
 fresh as materialized (
   select process_id, place, event_id, event_type, data::jsonb as data, category, priority, source, snapshot
@@ -124,14 +126,22 @@ shown as (
 {_NUMBERED}
 """)
 
-# Pieces alone: nothing that waits is looked at, so that a group costs what an insert of its rows costs.
-APPEND_PIECES = text(f"""
-with {_FRESH},
-ranked as (
-  select f.*, row_number() over (partition by f.process_id order by f.place, f.event_id) as nth
-    from fresh f join locked l on l.process_id = f.process_id),
-counted as (select process_id, count(*) as n, null::jsonb as progress from ranked group by process_id),
-{_NUMBERED}
+# Pieces of one process alone, in the order in which they are given. What waits of its snapshots is not looked at, and
+# the row is held from the moment at which everything else is ready: this is what writers of one process wait for.
+APPEND_PIECES = text("""
+with fresh as materialized (
+  select * from rows from (json_to_recordset(cast(:events as json))
+      as (event_id uuid, event_type text, data jsonb, category text, priority smallint, source text))
+    with ordinality as e(event_id, event_type, data, category, priority, source, nth)),
+numbered as (
+  update process.processes p set last_sequence = p.last_sequence + c.n, updated_at = now()
+    from (select count(*) as n from fresh) c
+   where p.tenant_id = :tenant and p.process_id = :process
+     and (cast(:attempt as integer) is null or (p.attempt = :attempt and p.state = 'running'))
+  returning p.last_sequence - c.n as base)
+insert into process.events (process_id, sequence, event_id, tenant_id, event_type, data, category, priority, source)
+select :process, n.base + f.nth, f.event_id, :tenant, f.event_type, f.data, f.category, f.priority, f.source
+  from numbered n cross join fresh f
 """)
 
 # The newest waits until the one that was shown last is old enough. What waits already keeps its moment.
@@ -234,16 +244,16 @@ def append(
 
 
 def append_pieces(
-    connection: Connection, *, tenant_id: UUID, events: Sequence[NewEvent], attempt: int | None = None
-) -> list[Numbered]:
-    """As `append`, leaving waiting snapshots where they are."""
+    connection: Connection, *, tenant_id: UUID, process_id: UUID, events: Sequence[NewEvent], attempt: int | None = None
+) -> int:
+    """As `append`, for one process, in this order, leaving waiting snapshots where they are; how many were written."""
     parameters = {
         "tenant": tenant_id,
-        "events": as_json(event.row() for event in events),
-        "processes": sorted({event.process_id for event in events}),
+        "process": process_id,
+        "events": as_json({name: getattr(event, name) for name in _PIECE} for event in events),
         "attempt": attempt,
     }
-    return [Numbered(*row) for row in connection.execute(APPEND_PIECES, parameters)]
+    return connection.execute(APPEND_PIECES, parameters).rowcount
 
 
 def keep_snapshot(

@@ -301,14 +301,16 @@ class Publisher:
                 raise
 
     def _write_now(self, process: Addressed, pending: _Pending, events: Sequence[NewEvent], *, snapshots: bool) -> None:
-        with self._database.transaction() as connection:
+        # One statement that commits itself holds the process' row for as short as can be; others wait for it.
+        whole = self._database.transaction if pending.unsure else self._database.statement
+        with whole() as connection:
             pieces = pending.pieces
             if pending.unsure:
                 there = process_events.written(connection, tenant_id=process.tenant_id, events=pieces)
                 pieces = [piece for piece in pieces if piece.event_id not in there]
             placed = [replace(piece, place=place - len(pieces)) for place, piece in enumerate(pieces)] + list(events)
             if events or snapshots:
-                written = process_events.append(
+                found = process_events.append(
                     connection,
                     tenant_id=process.tenant_id,
                     events=placed,
@@ -316,9 +318,14 @@ class Publisher:
                     attempt=process.attempt,
                     only_due=not events,
                 )
+                written = len(found)
             elif placed:
                 written = process_events.append_pieces(
-                    connection, tenant_id=process.tenant_id, events=placed, attempt=process.attempt
+                    connection,
+                    tenant_id=process.tenant_id,
+                    process_id=process.process_id,
+                    events=placed,
+                    attempt=process.attempt,
                 )
         if placed and not written:
             raise _missing(process)
