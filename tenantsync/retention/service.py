@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from config.settings import Settings
 from db import partitions
-from db.repositories import budgets, holds, mirroring, retention, scopes, tenants
+from db.repositories import budgets, holds, identity, mirroring, retention, scopes, tenants
 from db.session import Database
 from tenantsync.mirror.supabase import MirrorError
 from tenantsync.schedule.occurrences import Step, Unfinished, carry_on
@@ -74,6 +74,7 @@ def _clean(database: Database, settings: Settings, result: dict[str, int], now: 
         "cooldowns": scopes.forget_old,
         "budgets": budgets.forget_idle,
         "holds": holds.forget_old,
+        "log_ins": identity.forget_old,
         "turns_repaired": retention.repair_turns,
         "mirror_turns_repaired": mirroring.repair,
     }.items():

@@ -218,6 +218,24 @@ def test_what_people_change_is_written_down(web: Web, database: Database) -> Non
     assert by_admin == ["user.add", "user.change"]
 
 
+def test_what_is_over_is_forgotten_and_what_is_not_is_kept(web: Web, database: Database) -> None:
+    kept, gone = web.user(Role.OPERATOR), web.user(Role.OPERATOR)
+    token = web.token(kept)
+    web.token(gone)
+    with database.transaction() as connection:
+        found = identity.by_email(connection, email=gone)
+        assert found is not None
+        statement = "update identity.sessions set expires_at = now() - interval '8 days' where user_id = :user"
+        connection.execute(text(statement), {"user": found[0].user_id})
+        keys = "('a', now() - interval '1 s'), ('b', now() + interval '1 h')"
+        connection.execute(text(f"insert into identity.attempts values {keys}"))
+
+        forgotten = identity.forget_old(connection)
+
+    assert forgotten == 2
+    assert me(web.client(), token).status_code == 200
+
+
 # Supabase's tokens
 
 
