@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help demo up test bench chaos guards lint format lock clean
+.PHONY: help demo up test bench chaos guards lint format lock screenshots clean
 
 help: ## List the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -41,6 +41,9 @@ format: .venv/ready ## Format, and mend what can be mended
 lock: .venv/ready ## Resolve the dependencies anew into requirements.lock
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q --upgrade \
 	  pyproject.toml --group dev -o requirements.lock
+
+screenshots: .venv/ready .cache/node ## Photograph every page; the best go to docs/screenshots
+	@$(BIN)/python -m sandbox.screenshots
 
 clean: ## Remove what the other commands installed
 	rm -rf .venv .cache

@@ -23,7 +23,7 @@ STALE_AFTER = 60.0  # seconds; a reading comes every 15
 LATELY = timedelta(days=1)
 PROVEN_WITHIN = timedelta(days=35)
 MOST_COOLDOWNS = 20
-MOST_FAILURES = 8
+MOST_FAILURES = 5
 
 RATES = {
     "runs": ("quiet_runs", "changed_runs", "failed_runs"),

@@ -17,6 +17,7 @@ from tenantsync.web.services import Parts
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 USUAL: Span = "24h"
 SENT_WITHIN = 10.0  # seconds; rows that wait longer for Supabase have a reason
+SENT_AT_LAST = 300.0  # seconds; rows that wait longer are in trouble
 MOST_QUESTIONS = 5
 
 
@@ -55,5 +56,6 @@ def hops(seen: Overview) -> tuple[str, str]:
     share = seen.fresh_share
     first = "ok" if share is None or share >= 99 else "wait" if share >= 90 else "bad"
     unsent = float(seen.reading.get("oldest_unsent") or 0)
-    second = "bad" if seen.reading.get("parked_rows") else "ok" if unsent <= SENT_WITHIN else "wait"
+    held = bool(seen.reading.get("parked_rows")) or unsent > SENT_WITHIN
+    second = "bad" if unsent > SENT_AT_LAST else "wait" if held else "ok"
     return first, second

@@ -16,8 +16,9 @@ from tenantsync.processes import service
 from tenantsync.web.live import shown
 from tenantsync.web.pages.common import PAGE, Looking, Next, PageRoute, uuid_or_404
 from tenantsync.web.pages.forms import as_form, read_answer
-from tenantsync.web.pages.rendering import back, bad, good, page, pretty, query
+from tenantsync.web.pages.rendering import back, bad, good, language_of, page, pretty, query
 from tenantsync.web.pages.runs import A_DAY, asked_tenant
+from tenantsync.web.pages.texts import Speaker, speaker
 from tenantsync.web.paging import before_id, encoded
 from tenantsync.web.problems import not_found
 from tenantsync.web.services import Parts
@@ -91,6 +92,7 @@ def one(process: str, request: Request, viewer: Looking, parts: Parts) -> Respon
 def _show(
     request: Request, viewer: Viewer, parts: Parts, row: ProcessRow, *, refused: str | None = None, status: int = 200
 ) -> Response:
+    speak = speaker(language_of(request, viewer))
     with parts.database.statement() as connection:
         line = tenant_lists.one(connection, tenant_id=row.tenant_id)
         asked = questions.listed(connection, tenant_id=row.tenant_id, process_id=row.process_id, limit=MOST_QUESTIONS)
@@ -115,7 +117,7 @@ def _show(
         tenant=line,
         forms=[as_form(one) for one in asked if one.state == "open"],
         answered=[one for one in asked if one.state != "open"],
-        events=[{**shown(one), "about": about(one.data)} for one in reversed(events)],
+        events=[{**shown(one), "about": about(one.data, speak)} for one in reversed(events)],
         cut=bool(events) and events[0].sequence > 1,
         steps=steps,
         durations=durations(row),
@@ -135,11 +137,12 @@ TELLING = (
 LONGEST_ABOUT = 400
 
 
-def about(data: Mapping[str, Any]) -> str:
+def about(data: Mapping[str, Any], speak: Speaker) -> str:
     """A line about an event."""
     for name in TELLING:
         if isinstance(data.get(name), str) and data[name]:
-            return str(data[name])[:LONGEST_ABOUT]
+            said = speak.word("state", data[name]) if name == "status" else str(data[name])
+            return said[:LONGEST_ABOUT]
     if isinstance(data.get("percentage"), int | float):
         return f"{data['percentage']:.0f} %"
     selected = data.get("selected")

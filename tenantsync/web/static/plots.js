@@ -22,6 +22,14 @@ function moment(seconds) {
   return new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "short", timeStyle: "short" }).format(seconds * 1000);
 }
 
+// Hours within a day, days beyond; in the language of the page and the viewer's own time.
+function tick(ticks) {
+  const days = ticks.at(-1) - ticks[0] > 36 * 3600;
+  const form = days ? { month: "numeric", day: "numeric" } : { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+  const written = new Intl.DateTimeFormat(document.documentElement.lang, form);
+  return (seconds) => written.format(seconds * 1000);
+}
+
 function columns(figure) {
   const names = figure.dataset.series.split(" ");
   const values = names.map((name) => history.series[name]);
@@ -74,7 +82,7 @@ function draw(figure) {
     scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
     series,
     axes: [
-      { ...axis, size: 24, space: 70, grid: { show: false } },
+      { ...axis, size: 24, space: 76, grid: { show: false }, values: (_, ticks) => ticks.map(tick(ticks)) },
       { ...axis, size: 46, space: 34, values: (_, ticks) => ticks.map((tick) => said(tick, "")) },
     ],
     plugins: [tooltip(figure, area)],

@@ -12,7 +12,10 @@ const QUIET = new Set(["heartbeat", "section_chunk"]);
 let waiting = 0;
 
 function about(data) {
-  for (const name of TELLING) if (typeof data[name] === "string" && data[name]) return data[name].slice(0, 400);
+  for (const name of TELLING) {
+    const said = data[name];
+    if (typeof said === "string" && said) return (name === "status" ? words.state[said] ?? said : said).slice(0, 400);
+  }
   if (typeof data.percentage === "number") return `${data.percentage.toFixed(0)} %`;
   const selected = data.selected?.title ?? data.selected;
   return selected == null ? "" : (typeof selected === "string" ? selected : JSON.stringify(selected)).slice(0, 400);
@@ -31,7 +34,7 @@ function show(event) {
   item.dataset.sequence = event.event_sequence;
   const time = element("time", "", String(event.created_at).slice(11, 19));
   time.dateTime = event.created_at;
-  item.append(element("span", "seq", event.event_sequence), element("span", "what", words[event.event_type] ?? event.event_type), time);
+  item.append(element("span", "seq", event.event_sequence), element("span", "what", words.event[event.event_type] ?? event.event_type), time);
   const text = about(event.event_data ?? {});
   if (text) item.append(element("span", "about", text));
   list.prepend(item);
