@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: help demo up test bench chaos guards lint format lock screenshots clean
 
 help: ## List the commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 13
 
 demo: .venv/ready .cache/node ## Show the main job on embedded servers; ends by itself, leaves nothing running
 	@$(BIN)/python -m sandbox.demo
