@@ -7,7 +7,12 @@ create table public.tasks (
   tenant_id uuid not null,
   workspace_id uuid,
   kind text not null constraint tasks_kind_length check (length(kind) between 1 and 100),
-  payload jsonb not null default '{}' constraint tasks_payload_size check (pg_column_size(payload) <= 262144),
+  payload jsonb not null default '{}' constraint tasks_payload_size check (pg_column_size(payload) <= 262144)
+    -- 1e131071 is ten bytes here and 131 kB for whoever reads it, and what is nested without end nobody reads
+    constraint tasks_payload_plain check (
+      case when jsonb_path_exists(payload, 'strict $.**{64}')
+             or jsonb_path_exists(payload, 'strict $.** ? (@ > 1e308 || @ < -1e308)') then false
+           else octet_length(payload::text) <= 524288 end),
   priority smallint not null default 5 constraint tasks_priority_check check (priority between 1 and 10),
   status text not null default 'pending' constraint tasks_status_check
     check (status in ('pending', 'processing', 'waiting', 'completed', 'failed', 'cancelled')),

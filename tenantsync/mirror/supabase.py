@@ -151,6 +151,8 @@ class Supabase:
             return work().data
         except APIError as error:
             raise self._classified(error) from None
+        except RecursionError:
+            raise MirrorUnavailable("not_json", f"{self._where} answered with JSON of no end of depth") from None
         except httpx.TimeoutException:
             raise MirrorUnavailable("timeout", f"{self._where} did not answer in time") from None
         except httpx.HTTPError as error:

@@ -3,10 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from tenantsync.mirror.supabase import Supabase
+from tenantsync.work.values import BEYOND
 
 TABLE = "tasks"
-NEW = "id,tenant_id,workspace_id,kind,payload,priority,created_by,created_at,cancel_requested_at"
+# The payload as text: a depth or a number that no parser takes would make the whole page unreadable, for everybody.
+NEW = "id,tenant_id,workspace_id,kind,payload::text,priority,created_by,created_at,cancel_requested_at"
 REFUSED_VERSION = 1
 """What a row gets that is refused without ever having a row here; nobody else gives it a version."""
 
@@ -28,7 +32,8 @@ class SupabaseTasks:
                 f"priority.gt.{priority},and(priority.eq.{priority},created_at.gt.{moment}),"
                 f"and(priority.eq.{priority},created_at.eq.{moment},id.gt.{row})"
             )
-        return self._supabase.found(query.order("priority").order("created_at").order("id").limit(limit))
+        found = self._supabase.found(query.order("priority").order("created_at").order("id").limit(limit))
+        return [{**row, "payload": _read(row.get("payload"))} for row in found]
 
     def to_cancel(self, *, after: Row | None, limit: int) -> list[dict[str, Any]]:
         """Rows taken in that somebody wants cancelled and that are not over, behind the row `after`."""
@@ -61,3 +66,13 @@ class SupabaseTasks:
             for row, reason in rows
         ]
         self._supabase.apply("tasks", told)
+
+
+def _read(payload: Any) -> Any:
+    """A payload out of its text, or BEYOND where it cannot be read."""
+    if not isinstance(payload, str):
+        return payload
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return BEYOND

@@ -16,6 +16,10 @@ _WIDEST = 2**63
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,40}")
 
 
+BEYOND = object()
+"""A value that could not even be read."""
+
+
 class NotJson(ValueError):
     """A value that JSON, Postgres or a browser cannot hold. The text says where and why, and repeats no content."""
 
@@ -36,6 +40,8 @@ def as_object(value: Any, *, about: str) -> dict[str, Any] | None:
     """A mapping or a model as a JSON object; None stays None. Raises NotJson."""
     if value is None:
         return None
+    if value is BEYOND:
+        raise NotJson(f"{about} is nested too deep, or holds a number that is too large")
     if not isinstance(value, Mapping | BaseModel):
         raise NotJson(f"{about} is a {type(value).__name__}: it should be a mapping or a model")
     plain: dict[str, Any] = as_json(value, about=about)
