@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import orjson
 import psycopg2
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import Engine, ExceptionContext, make_url
@@ -56,6 +57,8 @@ class Database:
             pool_pre_ping=True,
             pool_use_lifo=True,
             hide_parameters=True,
+            # jsonb writes 1e300 out as 301 digits; json.loads makes an integer of it that nothing can write again
+            json_deserializer=orjson.loads,
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT,
                 "application_name": name,

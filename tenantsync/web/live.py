@@ -185,7 +185,7 @@ class Hub:
             if len(found) < EVENTS_A_LOOK:
                 await asyncio.sleep(max(LOOK_EVERY - took, took * (1 / OF_THE_TIME - 1) if took > LOOK_EVERY else 0.0))
 
-    def _look(self, since: dict[UUID, int]) -> list[tuple[UUID, int, bytes]]:
+    def _look(self, since: dict[UUID, int]) -> list[tuple[UUID, int, bytes | None]]:
         """In the thread: the new events of all watched processes, ready to send."""
         with self._database.statement() as connection:
             heads = process_events.heads(connection, process_ids=since)
@@ -193,16 +193,18 @@ class Hub:
             if not news:
                 return []
             rows = process_events.after_many(connection, since=news, limit=EVENTS_A_LOOK)
-        return [(row.process_id, row.sequence, as_message(row)) for row in rows]
+        return [(row.process_id, row.sequence, _written(row)) for row in rows]
 
-    def _hand_out(self, found: Iterable[tuple[UUID, int, bytes]]) -> None:
+    def _hand_out(self, found: Iterable[tuple[UUID, int, bytes | None]]) -> None:
         for process_id, sequence, message in found:
             # somebody may have left and come back while the thread looked: their position is newer than its answer
             if sequence <= self._positions.get(process_id, sequence):
                 continue
             self._positions[process_id] = sequence
             for subscription in tuple(self._watched.get(process_id, ())):
-                if sequence > subscription.since:
+                if message is None:
+                    subscription.end("broken")
+                elif sequence > subscription.since:
                     subscription.push(message)
 
     async def _keep(self) -> None:
@@ -255,3 +257,12 @@ def as_message(row: EventRow) -> bytes:
 def as_end(reason: str) -> bytes:
     """The last message of a stream."""
     return b"event: end\ndata: %b\n\n" % orjson.dumps({"reason": reason})
+
+
+def _written(row: EventRow) -> bytes | None:
+    """An event on the wire; None where it has no form as JSON, which is to end its own streams and no others."""
+    try:
+        return as_message(row)
+    except (TypeError, ValueError) as error:
+        log.error("live_event_unwritable", process_id=str(row.process_id), error=type(error).__name__)
+        return None
