@@ -62,10 +62,16 @@ class SupabaseLite(Server):
         self._pool = pool
         self._statement_timeout = statement_timeout
         self._node_kind = node
+        self.gateway: Server | None = None
 
     @property
     def url(self) -> str:
         return f"http://{self.address}"
+
+    @property
+    def origin(self) -> str:
+        """Where the project's web apps reach it: its gateway's address, where it has one."""
+        return f"http://{(self.gateway or self).address}"
 
     @property
     def database_url(self) -> str:
@@ -84,6 +90,7 @@ class SupabaseLite(Server):
         """What a signed-in member of a tenant (None: of no tenant) sends. Negative lifetimes have expired."""
         issued = now or datetime.now(UTC)
         claims = {
+            "iss": f"{self.origin}/auth/v1",
             "aud": "authenticated",
             "role": role,
             "sub": str(user_id or uuid.uuid4()),

@@ -30,6 +30,7 @@ class SupabaseGateway(Server):
     ) -> None:
         super().__init__(folder=folder, port=port, name=name)
         self.lite = lite
+        lite.gateway = self  # tokens name it as their issuer, as a hosted project's name the address that all call
 
     @property
     def url(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
+import httpx
 import psutil
 import pytest
 
@@ -62,6 +63,16 @@ def tasks_worker(world: World) -> ManagedProcess:
 
 
 @pytest.fixture
+def as_member(world: World, office: tuple[UUID, UUID]) -> Iterator[httpx.Client]:
+    """Our API, called with what a member has from Supabase."""
+    world.start_web()
+    token = world.supabase.user_token(office[0])
+    address = f"http://127.0.0.1:{world.web_port}/api/v1"
+    with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {token}"}, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
 def member(world: World, office: tuple[UUID, UUID]) -> Iterator[Member]:
     with Member(world, *office) as signed_in:
         yield signed_in
@@ -100,6 +111,22 @@ def test_a_script_asks_for_a_task_as_make_up_says(
 
     (row,) = json.loads(asked.stdout)
     assert await_end(member, row["id"])["result"] == {"steps": 1, "attempts": 1}
+
+
+def test_a_member_asks_our_api_with_the_token_that_supabase_gave(
+    as_member: httpx.Client, office: tuple[UUID, UUID], tasks_worker: ManagedProcess
+) -> None:
+    asked = as_member.post("/tasks", json={"kind": "demo.slow", "payload": {"steps": 1, "seconds": 0}}).json()
+    task = f"/tasks/{asked['task_id']}"
+    eventually(lambda: as_member.get(task).json()["status"] == "completed", f"the end of {task}", timeout=PATIENCE)
+
+    processes = as_member.get("/processes").json()["items"]
+    stream = as_member.get(f"/processes/{asked['task_id']}/stream", params={"follow": "false"})
+
+    assert as_member.get(task).json()["result"] == {"steps": 1, "attempts": 1}
+    assert as_member.get("/tasks").json()["items"][0]["task_id"] == asked["task_id"]
+    assert (processes[0]["process_id"], processes[0]["state"]) == (asked["task_id"], "completed")
+    assert "process_completed" in stream.text
 
 
 def test_a_child_that_hangs_is_killed_and_its_task_says_why(
