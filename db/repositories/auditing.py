@@ -73,7 +73,8 @@ EXPECTED = {
     # its web app may have deleted a task meanwhile, and then it is not brought back
     "tasks": text("""
       select supabase_task_id as id, tenant_id, workspace_id, version, status, worker_id, result,
-             error_log as error_message, started_at, completed_at, true as "_optional"
+             error_log as error_message, started_at, completed_at,
+             case when queue is not null then id end as process_id, true as "_optional"
         from worker.tasks where tenant_id = :tenant and supabase_task_id > :after order by supabase_task_id limit :n
     """),
     "processes": text("""

@@ -95,7 +95,8 @@ select t.event_id, t.tenant_id, c.workspace_id, t.version, t.deleted_at, t.calen
 """
 _READ_TASKS = """
 select t.id, t.supabase_task_id, t.tenant_id, t.workspace_id, t.version, t.status, t.worker_id, t.result,
-       t.error_log as error_message, t.started_at, t.completed_at
+       t.error_log as error_message, t.started_at, t.completed_at,
+       case when t.queue is not null then t.id end as process_id
   from worker.tasks t join keys k on k.row_id = t.id and k.tenant_id = t.tenant_id
  where t.supabase_task_id is not null
 """

@@ -25,6 +25,8 @@ create table public.tasks (
   started_at timestamptz,
   completed_at timestamptz,
   cancel_requested_at timestamptz,
+  -- the process to watch; none where the task was refused
+  process_id uuid,
   -- 0 until a worker database has taken the task in; from then on only that database moves it
   version bigint not null default 0
 );
@@ -113,7 +115,7 @@ language sql volatile security invoker set search_path = '' as $$
   up as (
     update public.tasks t
        set status = r.status, worker_id = r.worker_id, result = r.result, error_message = r.error_message,
-           started_at = r.started_at, completed_at = r.completed_at, version = r.version
+           started_at = r.started_at, completed_at = r.completed_at, process_id = r.process_id, version = r.version
       from newest r join locked l on l.id = r.id where t.id = r.id and r.version > t.version
     returning 1)
   select count(*)::integer from up

@@ -141,7 +141,7 @@ class _Intake:
             tenant_id=asked.tenant_id,
             workspace_id=asked.workspace_id if asked.workspace_id in workspaces else None,
             kind=asked.kind,
-            queue=Queue.TASKS.value,
+            queue=Queue.TASKS.value if verdict.status == "pending" else None,
             payload=verdict.payload,
             requested_by=asked.created_by,
             status=verdict.status,
@@ -156,9 +156,8 @@ class _Intake:
             # Nothing that is known to happen: a task that Postgres refuses must not keep the others waiting.
             log.warning("task_unwritable", supabase_task_id=str(asked.id), error=type(error.orig).__name__)
             self.done.unwritable += 1
-            refusal = replace(
-                task, kind="?", workspace_id=None, payload=None, requested_by=None, status="failed", error=UNWRITABLE
-            )
+            nothing: dict[str, Any] = dict.fromkeys(("queue", "workspace_id", "payload", "requested_by"))
+            refusal = replace(task, **nothing, kind="?", status="failed", error=UNWRITABLE)
             with self.database.transaction() as connection:
                 work.take(connection, refusal)
             return

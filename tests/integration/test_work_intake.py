@@ -36,6 +36,7 @@ def test_a_task_comes_back_with_its_result(desk: Desk, asker: TenantHandle) -> N
     assert seen["version"] > 0
     assert desk.task(asked)["requested_by"] == "user-7"
     assert desk.process(asked)["started_by"] == "user-7"
+    assert seen["process_id"] == str(desk.process(asked)["process_id"])
     assert desk.steps(asked)["compose"]["success"] is True
     assert desk.events(asked)[0] == "process_created"
     assert desk.events(asked)[-1] == "process_completed"
@@ -60,7 +61,7 @@ def test_what_cannot_be_done_fails_with_a_reason_that_quotes_nothing(
 
     seen = desk.done(asked)
 
-    assert (seen["status"], seen["result"]) == ("failed", None)
+    assert (seen["status"], seen["result"], seen["process_id"]) == ("failed", None, None)
     assert reason in seen["error_message"]
     assert WORD not in seen["error_message"]
     assert seen["completed_at"] is not None

@@ -40,7 +40,8 @@ POSTGRES = {
           from sync.tombstones t join sync.calendars c using (calendar_id)
     """,
     "tasks": """
-        select to_jsonb(t) || jsonb_build_object('id', t.supabase_task_id, 'error_message', t.error_log)
+        select to_jsonb(t) || jsonb_build_object('id', t.supabase_task_id, 'error_message', t.error_log,
+                 'process_id', case when t.queue is not null then t.id end)
           from worker.tasks t where t.supabase_task_id is not null
     """,
     "processes": "select to_jsonb(p) || jsonb_build_object('id', p.process_id) from process.processes p",

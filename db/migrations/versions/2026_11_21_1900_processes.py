@@ -22,8 +22,8 @@ create index tasks_kind on worker.tasks (kind, id) where supabase_task_id is not
 -- The overview's plots read a few of the fleet's readings among those of all tenants.
 create index system_metrics_fleet on worker.system_metrics (id) where scope = 'fleet';
 
--- Something outside rang: there is something to fetch. However often it rings, it is answered once, and at most once more
--- for what rang meanwhile.
+-- Something outside rang: there is something to fetch. However often it rings, it is answered once, and at most once
+-- more for what rang meanwhile.
 create table worker.bells (
   bell text primary key,
   rung_at timestamptz not null default clock_timestamp(),
