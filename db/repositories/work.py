@@ -156,7 +156,7 @@ class Sendable:
 
 @dataclass(frozen=True, slots=True)
 class NewTask:
-    """A task as it is taken in; `status` other than pending ends it at once, and then it has no queue and no process."""
+    """A task as it is taken in. A `status` other than pending ends it at once: it has no queue and no process."""
 
     task_id: UUID
     supabase_task_id: UUID
