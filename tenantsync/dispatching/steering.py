@@ -13,6 +13,7 @@ from db.session import Database
 from tenantsync.dispatching import pausing
 from tenantsync.processes import syncs
 
+LIGHTEST = 0.01
 HEAVIEST = 100
 WIDEST = 1000
 LONGEST_REASON = 500
@@ -74,8 +75,8 @@ def set_share(
     """Set a tenant's weight and concurrency; None leaves one as it is. Raises SteeringRefused, LookupError."""
     if weight is None and concurrency is None:
         raise SteeringRefused("weight", "Give a weight, a concurrency, or both.")
-    if weight is not None and not 0 < weight <= HEAVIEST:
-        raise SteeringRefused("weight", f"A weight should be above 0 and at most {HEAVIEST}; 1 is usual.")
+    if weight is not None and not LIGHTEST <= weight <= HEAVIEST:
+        raise SteeringRefused("weight", f"A weight should lie between {LIGHTEST} and {HEAVIEST}; 1 is usual.")
     if concurrency is not None and not 1 <= concurrency <= WIDEST:
         raise SteeringRefused(
             "concurrency", f"A concurrency should lie between 1 and {WIDEST}. To stop a tenant, pause it."

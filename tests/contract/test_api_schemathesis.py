@@ -26,7 +26,9 @@ EXAMPLES = 6
 ROLES = (*Role, None)
 MEANT_WELL = {  # a rule that no schema tells: such a request is refused though its schema allows it
     "createTask", "createUser", "changeUser", "answerQuestion", "listProcesses", "listTasks", "listUsers",
-    "listUndelivered", "listQuestions", "listTaskLogs",
+    "listUndelivered", "listQuestions", "listTaskLogs", "listRuns", "setShare", "pauseTenant", "syncTenant",
+    "retryParkedRows", "dropParkedRows", "listTenants", "listAccounts", "listCalendars", "listUnits",
+    "listParkedUnits", "listParkedRows",
 }  # fmt: skip
 USED_UP = {"logOut"}  # ends the session that it is called with
 

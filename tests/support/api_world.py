@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
-from db.repositories import identity
+from db.ids import new_id
+from db.repositories import identity, tenants
 from tenantsync.identity import people
 from tenantsync.identity.roles import Role
 from tenantsync.identity.tokens import new_refresh_token, refresh_hash
@@ -133,6 +134,36 @@ def _refresh(world: ApiWorld, connection: Connection, role: Role | None) -> Want
     return Wanted(body={"refresh_token": token})
 
 
+def _run(world: ApiWorld, connection: Connection, _: Role | None) -> Wanted:
+    run_id = new_id()
+    connection.execute(
+        text(
+            "insert into worker.tasks (id, tenant_id, kind, subject_id, queue, status, result)"
+            " values (:id, :tenant, 'sync.unit', :unit, 'sync', 'completed', '{}')"
+        ),
+        {"id": run_id, "tenant": world.tenant_id, "unit": world.workspace_id},
+    )
+    return Wanted(path={"run_id": str(run_id)})
+
+
+def _parked_unit(world: ApiWorld, connection: Connection, _: Role | None) -> Wanted:
+    unit_id = tenants.add_workspace(connection, tenant_id=world.tenant_id, name=str(uuid4()))
+    for state in ("dispatched", "running", "parked"):
+        connection.execute(
+            text("update sync.units set state = :state, next_due_at = now() where unit_id = :unit"),
+            {"state": state, "unit": unit_id},
+        )
+    return Wanted(path={"unit_id": str(unit_id)})
+
+
+def _share(world: ApiWorld, _: Connection, __: Role | None) -> Wanted:
+    return Wanted(path={"tenant_id": str(world.tenant_id)}, body={"weight": 2.5})
+
+
+def _rows(world: ApiWorld, _: Connection, __: Role | None) -> Wanted:
+    return Wanted(body={"tenant_id": str(world.tenant_id)})
+
+
 Maker = Callable[[ApiWorld, Connection, Role | None], Wanted]
 MAKERS: Mapping[str, Maker] = {
     "logIn": _credentials,
@@ -152,6 +183,12 @@ MAKERS: Mapping[str, Maker] = {
     "resumeProcess": _process(_paused),
     "cancelProcess": _process(process_world.pending),
     "createTask": _new_task,
+    "getRun": _run,
+    "retryParkedUnit": _parked_unit,
+    "dropParkedUnit": _parked_unit,
+    "retryParkedRows": _rows,
+    "dropParkedRows": _rows,
+    "setShare": _share,
     "getTask": _task,
     "listTaskLogs": _task,
     "cancelTask": _task,

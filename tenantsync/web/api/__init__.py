@@ -2,7 +2,17 @@
 
 from fastapi import APIRouter, Depends
 
-from tenantsync.web.api import auth, health, metrics, processes, tasks, users
+from tenantsync.web.api import (
+    auth,
+    health,
+    metrics,
+    operations,
+    operations_fleet,
+    operations_work,
+    processes,
+    tasks,
+    users,
+)
 from tenantsync.web.strict import known_query
 
 PREFIX = "/api/v1"
@@ -13,6 +23,6 @@ def router() -> APIRouter:
     whole = APIRouter(dependencies=[Depends(known_query)])
     whole.include_router(health.router)
     whole.include_router(metrics.router)
-    for part in (auth, users, processes, tasks):
+    for part in (auth, users, processes, tasks, operations, operations_work, operations_fleet):
         whole.include_router(part.router, prefix=PREFIX)
     return whole

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from db.repositories import browsing
+from db.repositories.browsing import Place
 from tenantsync.identity.roles import Role
 from tenantsync.web import fleet
 from tenantsync.web.fleet import Overview, Span
@@ -32,7 +33,7 @@ def overview(request: Request, viewer: Looking, parts: Parts) -> Response:
     seen = fleet.read(parts.database, interval=interval)
     history = fleet.history(parts.database, span=span, interval=interval)
     with parts.database.statement() as connection:
-        questions = browsing.open_questions(connection, tenant_id=None, limit=MOST_QUESTIONS)
+        questions = browsing.open_questions(connection, Place(None), limit=MOST_QUESTIONS)
     return page(
         request,
         viewer,

@@ -93,6 +93,7 @@ def _show(
     request: Request, viewer: Viewer, parts: Parts, row: ProcessRow, *, refused: str | None = None, status: int = 200
 ) -> Response:
     speak = speaker(language_of(request, viewer))
+    place = Place(row.tenant_id, workspaces=viewer.workspace_ids)
     with parts.database.statement() as connection:
         line = tenant_lists.one(connection, tenant_id=row.tenant_id)
         asked = questions.listed(connection, tenant_id=row.tenant_id, process_id=row.process_id, limit=MOST_QUESTIONS)
@@ -106,7 +107,7 @@ def _show(
         steps = browsing.steps(
             connection, task_id=row.process_id, tenant_id=row.tenant_id, since=row.created_at - A_DAY
         )
-        below = browsing.children(connection, tenant_id=row.tenant_id, process_id=row.process_id, limit=MOST_CHILDREN)
+        below = browsing.children(connection, place, process_id=row.process_id, limit=MOST_CHILDREN)
         delivered = browsing.delivered(connection, tenant_id=row.tenant_id, process_id=row.process_id)
     return page(
         request,

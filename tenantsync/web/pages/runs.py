@@ -10,6 +10,7 @@ from db.repositories import browsing, tenant_lists
 from db.repositories.browsing import Place
 from tenantsync import clock
 from tenantsync.identity.roles import Role
+from tenantsync.web.api.operations_work import may_see
 from tenantsync.web.pages.common import PAGE, Looking, PageRoute, uuid_or_404
 from tenantsync.web.pages.rendering import page, query
 from tenantsync.web.paging import before_id, encoded
@@ -59,7 +60,7 @@ def one(run: str, request: Request, viewer: Looking, parts: Parts) -> Response:
     """A run: its steps, its calls, what it changed."""
     with parts.database.statement() as connection:
         found = browsing.run(connection, run_id=uuid_or_404(run))
-        if found is None or not _may_see(viewer, found["tenant_id"], found["unit_id"]):
+        if found is None or not may_see(viewer, found["tenant_id"], found["unit_id"]):
             raise not_found("run")
         since = found["created_at"] - A_DAY
         steps = browsing.steps(connection, task_id=found["id"], tenant_id=found["tenant_id"], since=since)
@@ -71,9 +72,3 @@ def one(run: str, request: Request, viewer: Looking, parts: Parts) -> Response:
         bars.append({**step, "from": 100 * begun / longest, "share": 100 * took / longest})
         begun += took
     return page(request, viewer, "run.html", run=found, result=found["result"] or {}, steps=bars)
-
-
-def _may_see(viewer: Viewer, tenant_id: UUID | None, unit_id: UUID | None) -> bool:
-    if tenant_id is None:
-        return viewer.role is Role.OPERATOR
-    return viewer.sees(tenant_id, unit_id)

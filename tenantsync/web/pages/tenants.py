@@ -1,6 +1,5 @@
 """`/tenants`: all of them, for operators; and one, for whoever belongs to it."""
 
-import math
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, get_args
@@ -11,16 +10,17 @@ from starlette.responses import Response
 
 from db.repositories import browsing, explaining, tenant_lists
 from db.repositories.browsing import Place
-from db.repositories.tenant_lists import Only, Sort, TenantLine
+from db.repositories.tenant_lists import Only, Sort
 from tenantsync import clock
 from tenantsync.accounting import service as accounting
 from tenantsync.dispatching import steering
 from tenantsync.dispatching.steering import SteeringRefused
 from tenantsync.identity.roles import Role
+from tenantsync.web.api.operations import key_of, position
 from tenantsync.web.pages.common import PAGE, Looking, ManagerLooking, Next, OperatorLooking, PageRoute, uuid_or_404
 from tenantsync.web.pages.rendering import back, bad, good, page, query
-from tenantsync.web.paging import decoded, encoded
-from tenantsync.web.problems import Problem, not_found
+from tenantsync.web.paging import encoded
+from tenantsync.web.problems import not_found
 from tenantsync.web.services import Parts
 from tenantsync.web.viewers import Viewer
 
@@ -55,33 +55,8 @@ def listed(request: Request, viewer: OperatorLooking, parts: Parts) -> Response:
         onlys=get_args(Only),
         search=search,
         first=query(**chosen) or "?" if asked.get("cursor") else None,
-        next=query(**chosen, cursor=cursor_of(rows[PAGE - 1])) if len(rows) > PAGE else None,
+        next=query(**chosen, cursor=encoded(key_of(rows[PAGE - 1]))) if len(rows) > PAGE else None,
     )
-
-
-def cursor_of(row: TenantLine) -> str:
-    """Where the page after this row begins."""
-    return encoded(f"{row.sort_key!r}\n{row.tenant_id}\n{row.name}")
-
-
-def position(cursor: str | None) -> tuple[float, str, UUID] | None:
-    """What a cursor names. Raises a 422 for one that is not ours."""
-    told = decoded(cursor)
-    if told is None:
-        return None
-    key, _, rest = told.partition("\n")
-    tenant_id, _, name = rest.partition("\n")
-    try:
-        number, last = float(key), UUID(tenant_id)
-    except ValueError:
-        raise _unknown() from None
-    if math.isnan(number) or "\x00" in name:
-        raise _unknown()
-    return number, name, last
-
-
-def _unknown() -> Problem:
-    return Problem(422, "Invalid request", "The cursor is not one that this list gave out.", kind="invalid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +94,7 @@ def one(tenant: str, request: Request, viewer: Looking, parts: Parts) -> Respons
             "accounts": browsing.accounts(connection, place, limit=MOST_CALENDARS),
             "calendars": browsing.calendars(connection, place, limit=MOST_CALENDARS + 1),
             "runs": browsing.runs(connection, place, since=clock.now() - RUNS_WITHIN, limit=FEW),
-            "questions": browsing.open_questions(connection, tenant_id=tenant_id, limit=FEW),
+            "questions": browsing.open_questions(connection, place, limit=FEW),
             "processes": browsing.processes(connection, place, limit=FEW),
         }
     return page(request, viewer, "tenant.html", **seen, may_steer=viewer.role is not Role.MEMBER)
