@@ -146,7 +146,9 @@ select q.question_id, q.process_id, q.tenant_id, t.name as tenant, q.prompt, q.i
   from process.questions q
   join process.processes p on p.process_id = q.process_id
   join sync.tenants t on t.tenant_id = q.tenant_id
- where {tenant} and q.state = 'open' order by q.question_id desc limit :n
+ where {tenant} and q.state = 'open'
+   and (cast(:workspaces as uuid[]) is null or p.workspace_id = any(cast(:workspaces as uuid[])))
+ order by q.question_id desc limit :n
 """
 QUESTIONS = text(_QUESTIONS.format(tenant="q.tenant_id = :tenant"))
 QUESTIONS_ALL = text(_QUESTIONS.format(tenant="true"))
@@ -161,8 +163,7 @@ select p.process_id, p.tenant_id, t.name as tenant, w.name as workspace, p.kind,
   left join sync.workspaces w on w.workspace_id = p.workspace_id and w.tenant_id = p.tenant_id
  where {tenant} and (cast(:states as text[]) is null or p.state = any(cast(:states as text[])))
    and (cast(:kind as text) is null or p.kind = :kind) and (not :tasks or p.queue is not null)
-   and (cast(:workspaces as uuid[]) is null or p.workspace_id is null
-        or p.workspace_id = any(cast(:workspaces as uuid[])))
+   and (cast(:workspaces as uuid[]) is null or p.workspace_id = any(cast(:workspaces as uuid[])))
    and (cast(:before as uuid) is null or p.process_id < cast(:before as uuid))
  order by p.process_id desc limit :n
 """
@@ -171,7 +172,9 @@ PROCESSES_ALL = text(_PROCESSES.format(tenant="true"))
 
 CHILDREN = text("""
 select process_id, kind, title, state, percentage, created_at from process.processes
- where tenant_id = :tenant and parent_id = :process order by process_id limit :n
+ where tenant_id = :tenant and parent_id = :process
+   and (cast(:workspaces as uuid[]) is null or workspace_id = any(cast(:workspaces as uuid[])))
+ order by process_id limit :n
 """)
 
 DELIVERED = text("""
@@ -273,10 +276,10 @@ def waiting_tenants(connection: Connection, *, limit: int, most: int) -> Rows:
     return _rows(connection, WAITING_TENANTS, {"n": limit, "most": most})
 
 
-def open_questions(connection: Connection, *, tenant_id: UUID | None, limit: int) -> Rows:
+def open_questions(connection: Connection, place: Place, *, limit: int) -> Rows:
     """What people are asked."""
-    query = QUESTIONS_ALL if tenant_id is None else QUESTIONS
-    return _rows(connection, query, {"tenant": tenant_id, "n": limit})
+    query = QUESTIONS_ALL if place.tenant_id is None else QUESTIONS
+    return _rows(connection, query, place.parameters(limit))
 
 
 def processes(
@@ -294,9 +297,9 @@ def processes(
     return _rows(connection, query, {**place.parameters(limit), **given})
 
 
-def children(connection: Connection, *, tenant_id: UUID, process_id: UUID, limit: int) -> Rows:
+def children(connection: Connection, place: Place, *, process_id: UUID, limit: int) -> Rows:
     """Processes that were opened below one."""
-    return _rows(connection, CHILDREN, {"tenant": tenant_id, "process": process_id, "n": limit})
+    return _rows(connection, CHILDREN, {**place.parameters(limit), "process": process_id})
 
 
 def delivered(connection: Connection, *, tenant_id: UUID, process_id: UUID) -> dict[str, Any] | None:

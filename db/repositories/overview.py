@@ -2,7 +2,7 @@
 is some seconds old; what is counted here touches few rows however large the fleet is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -88,6 +88,7 @@ select count(*) filter (where status in ('pending', 'waiting')) as pending,
        count(*) filter (where status = 'completed') as completed,
        count(*) filter (where status = 'failed') as failed
   from worker.tasks where tenant_id = :tenant and id >= cast(:since as uuid)
+   and (cast(:workspaces as uuid[]) is null or coalesce(subject_id, workspace_id) = any(cast(:workspaces as uuid[])))
 """)
 
 FAILED_RUNS = text("""
@@ -145,13 +146,14 @@ def history(
     return [dict(row) for row in connection.execute(HISTORY, parameters).mappings()]
 
 
-def worker_status(connection: Connection, *, since: Any, tenant_id: Any = None) -> dict[str, int]:
-    """Tasks made since then, by state; of one tenant, or of all."""
+def worker_status(
+    connection: Connection, *, since: Any, tenant_id: Any = None, workspaces: Collection[Any] | None = None
+) -> dict[str, int]:
+    """Tasks made since then, by state; of one tenant and, if they are given, of these workspaces of it, or of all."""
     query = WORKER_STATUS if tenant_id is None else TENANT_STATUS
-    return {
-        name: int(count)
-        for name, count in connection.execute(query, {"since": since, "tenant": tenant_id}).mappings().one().items()
-    }
+    chosen = None if workspaces is None else [str(one) for one in workspaces]
+    parameters = {"since": since, "tenant": tenant_id, "workspaces": chosen}
+    return {name: int(count) for name, count in connection.execute(query, parameters).mappings().one().items()}
 
 
 def failed_runs(connection: Connection, *, since: Any, limit: int) -> list[dict[str, Any]]:

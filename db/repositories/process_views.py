@@ -16,8 +16,7 @@ select {COLUMNS} from process.processes p
    and (cast(:kinds as text[]) is null or p.kind = any(cast(:kinds as text[])))
    and (cast(:tags as text[]) is null or p.tags @> cast(:tags as text[]))
    and (cast(:parent as uuid) is null or p.parent_id = cast(:parent as uuid))
-   and (cast(:workspaces as uuid[]) is null or p.workspace_id is null
-        or p.workspace_id = any(cast(:workspaces as uuid[])))
+   and (cast(:workspaces as uuid[]) is null or p.workspace_id = any(cast(:workspaces as uuid[])))
    and (cast(:before as uuid) is null or p.process_id < cast(:before as uuid))
  order by p.process_id desc limit :n
 """

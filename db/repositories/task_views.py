@@ -20,8 +20,7 @@ select {_COLUMNS} from worker.tasks k
  where {{tenant}} and {_ASKED_FOR}
    and (cast(:statuses as text[]) is null or k.status = any(cast(:statuses as text[])))
    and (cast(:kinds as text[]) is null or k.kind = any(cast(:kinds as text[])))
-   and (cast(:workspaces as uuid[]) is null or k.workspace_id is null
-        or k.workspace_id = any(cast(:workspaces as uuid[])))
+   and (cast(:workspaces as uuid[]) is null or k.workspace_id = any(cast(:workspaces as uuid[])))
    and (cast(:before as uuid) is null or k.id < cast(:before as uuid))
  order by k.id desc limit :n
 """

@@ -1,7 +1,8 @@
 """Tokens of the Supabase project's users: so that a tenant's web app calls the API with what it has.
 
 What somebody may do here stands in `app_metadata`, which only the project's service role writes: `tenant_id`, `role`
-(admin or member) and `workspace_ids`. `user_metadata` is the user's own to write, and is not read.
+(admin or member) and `workspace_ids`. Whoever is kept to workspaces is a member: an admin answers for the whole tenant.
+`user_metadata` is the user's own to write, and is not read.
 """
 
 from typing import Any
@@ -65,15 +66,16 @@ def _person(claims: dict[str, Any]) -> Person:
     given = claims.get("app_metadata")
     if claims.get("role") != AUDIENCE or not isinstance(given, dict):
         raise TokenRefused("role")
-    workspaces = given.get("workspace_ids")
-    if workspaces is not None and (not isinstance(workspaces, list) or len(workspaces) > MOST_WORKSPACES):
+    everywhere = "workspace_ids" not in given
+    workspaces = given.get("workspace_ids") or []  # null gives none, as the policies at Supabase read it
+    if not isinstance(workspaces, list) or len(workspaces) > MOST_WORKSPACES:
         raise TokenRefused("workspaces")
     email = claims.get("email")
     return Person(
         user_id=f"supabase:{UUID(claims['sub'])}",
-        role=Role.ADMIN if given.get("role") == Role.ADMIN else Role.MEMBER,
+        role=Role.ADMIN if given.get("role") == Role.ADMIN and everywhere else Role.MEMBER,
         tenant_id=UUID(given["tenant_id"]),
-        workspace_ids=None if workspaces is None else frozenset(UUID(one) for one in workspaces),
+        workspace_ids=None if everywhere else frozenset(UUID(one) for one in workspaces),
         name=email if isinstance(email, str) and email else "Supabase user",
         language="en",
         session_id=None,

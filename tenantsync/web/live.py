@@ -264,5 +264,5 @@ def _written(row: EventRow) -> bytes | None:
     try:
         return as_message(row)
     except (TypeError, ValueError) as error:
-        log.error("live_event_unwritable", process_id=str(row.process_id), error=type(error).__name__)
+        log.warning("live_event_unwritable", process_id=str(row.process_id), error=type(error).__name__)
         return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -21,6 +22,16 @@ CSRF_FIELD = "csrf_token"
 CSRF_HEADER = "X-CSRF-Token"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 LONGEST_FORM_FIELDS = 100
+
+
+class _Whatever(Enum):
+    """Stands for "in whichever workspace", which is not the same as "in none"."""
+
+    WORKSPACE = "workspace"
+
+
+ANY = _Whatever.WORKSPACE
+Workspace = UUID | None | Literal[_Whatever.WORKSPACE]
 
 bearer_scheme = HTTPBearer(
     scheme_name="bearer",
@@ -51,15 +62,18 @@ class Viewer:
     expires_at: float
     """Seconds since 1970, when the token ends and streams with it."""
 
-    def sees(self, tenant_id: UUID, workspace_id: UUID | None = None) -> bool:
-        """Whether rows of this tenant, and of this workspace of it, are theirs to see."""
+    def sees(self, tenant_id: UUID, workspace_id: Workspace = ANY) -> bool:
+        """Whether the tenant is theirs to see, or a row of it: of a workspace, or with None the whole tenant's.
+
+        As at Supabase, what is the whole tenant's is not for those who are kept to workspaces.
+        """
         if self.role is Role.OPERATOR:
             return True
         if tenant_id != self.tenant_id:
             return False
-        return workspace_id is None or self.workspace_ids is None or workspace_id in self.workspace_ids
+        return workspace_id is ANY or self.workspace_ids is None or workspace_id in self.workspace_ids
 
-    def must_see(self, tenant_id: UUID, workspace_id: UUID | None = None, *, what: str = "tenant") -> None:
+    def must_see(self, tenant_id: UUID, workspace_id: Workspace = ANY, *, what: str = "tenant") -> None:
         """Raise a 404 unless this is theirs to see."""
         if not self.sees(tenant_id, workspace_id):
             raise not_found(what)

@@ -261,11 +261,14 @@ def test_a_supabase_user_is_a_member_of_the_tenant_that_the_project_says(make_we
     data = {"tenant_id": str(tenant_id), "role": "admin", "workspace_ids": [str(workspace_id)]}
 
     plain = me(web.client(), shared(claims(tenant_id, user_metadata={"role": "admin", "tenant_id": str(uuid4())})))
+    kept = me(web.client(), shared(claims(tenant_id, app_metadata=data)))
+    data.pop("workspace_ids")
     admin = me(web.client(), shared(claims(tenant_id, app_metadata=data)))
     operator = me(web.client(), shared(claims(tenant_id, app_metadata=data | {"role": "operator"})))
 
     assert (plain.json()["role"], plain.json()["tenant_id"]) == ("member", str(tenant_id))
-    assert (admin.json()["role"], admin.json()["workspace_ids"]) == ("admin", [str(workspace_id)])
+    assert (admin.json()["role"], admin.json()["workspace_ids"]) == ("admin", None)
+    assert (kept.json()["role"], kept.json()["workspace_ids"]) == ("member", [str(workspace_id)])
     assert operator.json()["role"] == "member"
 
 

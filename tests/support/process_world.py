@@ -37,20 +37,20 @@ def pending(connection: Connection, tenant_id: UUID, *, title: str = "a process"
     return service.create(connection, tenant_id=tenant_id, **(values | options))  # type: ignore[arg-type]
 
 
-def task(connection: Connection, tenant_id: UUID) -> UUID:
+def task(connection: Connection, tenant_id: UUID, *, workspace_id: UUID | None = None) -> UUID:
     """A task that somebody asked for through the API, with its process."""
     task_id = new_id()
     task_views.add(
         connection,
         task_id=task_id,
         tenant_id=tenant_id,
-        workspace_id=None,
+        workspace_id=workspace_id,
         kind="calendar.sync_now",
         queue=QUEUE,
         payload={},
         requested_by="test",
     )
-    pending(connection, tenant_id, kind="calendar.sync_now", process_id=task_id)
+    pending(connection, tenant_id, kind="calendar.sync_now", process_id=task_id, workspace_id=workspace_id)
     return task_id
 
 

@@ -15,7 +15,7 @@ from tenantsync.web.fields import Moment, Shown
 from tenantsync.web.fleet import History, Overview, Span
 from tenantsync.web.problems import responses
 from tenantsync.web.services import Parts
-from tenantsync.web.viewers import Operator, SignedIn
+from tenantsync.web.viewers import Operator, SignedIn, Viewer
 
 router = APIRouter(tags=["operations"])
 LAST_DAY = timedelta(hours=24)
@@ -94,11 +94,13 @@ class Mirror(Shown):
     delivered: Delivered
 
 
-def worker_status_of(parts: Parts, tenant_id: UUID | None) -> WorkerStatus:
-    """Of a tenant's tasks, or of all."""
+def worker_status_of(parts: Parts, viewer: Viewer) -> WorkerStatus:
+    """Of the tasks that somebody sees."""
     now = clock.now()
     with parts.database.statement() as connection:
-        found = overview.worker_status(connection, since=first_id_at(now - LAST_DAY), tenant_id=tenant_id)
+        found = overview.worker_status(
+            connection, since=first_id_at(now - LAST_DAY), tenant_id=viewer.scope, workspaces=viewer.workspace_ids
+        )
     return WorkerStatus(worker_stats=WorkerStats(**found), last_updated=now)
 
 
@@ -143,7 +145,7 @@ def mirror_of(parts: Parts) -> Mirror:
 @router.get("/worker-status", operation_id="getWorkerStatus", responses=responses(401, 422, 503))
 def worker_status(viewer: SignedIn, parts: Parts) -> WorkerStatus:
     """How many tasks of the last 24 hours wait, run, are done and failed; one's own tenant's, or everybody's."""
-    return worker_status_of(parts, viewer.scope)
+    return worker_status_of(parts, viewer)
 
 
 @router.get("/overview", operation_id="getOverview", responses=responses(401, 403, 422, 503))

@@ -167,8 +167,9 @@ def create_task(new: NewTask, viewer: SignedIn, once: Onced, handlers: TheHandle
     if tenant_id is None:
         raise Problem(422, "Invalid request", "Operators say whose task it is: tenant_id.", kind="invalid")
     viewer.must_see(new.tenant_id or tenant_id)
-    if new.workspace_id is not None and not viewer.sees(tenant_id, new.workspace_id):
-        raise not_found("workspace")
+    if new.workspace_id is None and not viewer.sees(tenant_id, None):
+        raise Problem(422, "Invalid request", "Say for which of your workspaces: workspace_id.", kind="invalid")
+    viewer.must_see(tenant_id, new.workspace_id, what="workspace")
     return once.answer(lambda connection: _created(connection, new, tenant_id, viewer, handlers))
 
 
