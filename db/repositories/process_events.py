@@ -74,18 +74,20 @@ fresh as materialized (
       as e(process_id uuid, place integer, event_id uuid, event_type text, data json, category text, priority smallint,
            source text, snapshot boolean)),
 locked as materialized (
-  select p.process_id from process.processes p
+  select p.process_id, p.completed_at is null as open from process.processes p
    where p.tenant_id = :tenant and p.process_id = any(cast(:processes as uuid[]))
      and (cast(:attempt as integer) is null or (p.attempt = :attempt and p.state = 'running'))
    order by p.process_id for no key update of p)
 """
+# What is done is done whole, and nothing that is over will be over at some moment, whatever waited to be shown.
 _NUMBERED = """
 numbered as (
   update process.processes p
      set last_sequence = p.last_sequence + c.n, updated_at = now(),
-         percentage = coalesce((c.progress ->> 'percentage')::real, p.percentage),
-         estimated_completion_at =
-           coalesce((c.progress ->> 'estimated_completion')::timestamptz, p.estimated_completion_at)
+         percentage = case when p.state = 'completed' then p.percentage
+                           else coalesce((c.progress ->> 'percentage')::real, p.percentage) end,
+         estimated_completion_at = case when p.completed_at is not null then p.estimated_completion_at
+           else coalesce((c.progress ->> 'estimated_completion')::timestamptz, p.estimated_completion_at) end
     from counted c where p.process_id = c.process_id and p.tenant_id = :tenant
   returning p.process_id, p.last_sequence - c.n as base)
 insert into process.events (process_id, sequence, event_id, tenant_id, event_type, data, category, priority, source)
@@ -94,12 +96,18 @@ select b.process_id, n.base + b.nth, b.event_id, :tenant, b.event_type, b.data, 
 returning process_id, sequence, event_id, event_type
 """
 
-# Everything that waits of the processes' snapshots goes first, but for a type that comes along in a newer one.
+# A moment that lies so far ahead was reckoned before the database's clock was set back.
+_DUE = "({due_at} <= {now} or {due_at} > {now} + interval '10 seconds')"
+
+# Everything that waits of the processes' snapshots goes first, but for a type that comes along in a newer one. One that
+# was kept while its process ended is dropped: nothing is told after the end.
 APPEND = text(f"""
 with {_FRESH},
 late as materialized (
-  select s.process_id, s.event_type, s.pending from process.snapshots s join locked l on l.process_id = s.process_id
-   where s.pending is not null and (not :only_due or s.due_at <= clock_timestamp()) for update of s),
+  select s.process_id, s.event_type, s.pending, l.open
+    from process.snapshots s join locked l on l.process_id = s.process_id
+   where s.pending is not null and (not :only_due or {_DUE.format(due_at="s.due_at", now="clock_timestamp()")})
+     for update of s),
 ranked as (
   select *, row_number() over (partition by process_id order by place, event_id) as nth from (
     select f.process_id, f.place, f.event_id, f.event_type, f.data, f.category, f.priority, f.source
@@ -108,7 +116,8 @@ ranked as (
     select w.process_id, 0, (w.pending ->> 'event_id')::uuid, w.event_type, w.pending -> 'data',
            w.pending ->> 'category', (w.pending ->> 'priority')::smallint, w.pending ->> 'source'
       from late w
-     where not exists (select 1 from fresh f where f.process_id = w.process_id and f.event_type = w.event_type)) a),
+     where not exists (select 1 from fresh f where f.process_id = w.process_id and f.event_type = w.event_type)
+       and (w.open or exists (select 1 from fresh f where f.process_id = w.process_id))) a),
 counted as (
   select process_id, count(*) as n,
          (array_agg(data order by nth desc) filter (where event_type = 'progress'))[1] as progress
@@ -144,7 +153,8 @@ select :process, n.base + f.nth, f.event_id, :tenant, f.event_type, f.data, f.ca
   from numbered n cross join fresh f
 """)
 
-# The newest waits until the one that was shown last is old enough. What waits already keeps its moment.
+# The newest waits until the one that was shown last is old enough. What waits already keeps its moment. However the
+# clock was set meanwhile, nothing waits for longer than the interval.
 SNAPSHOT = text("""
 insert into process.snapshots as s (process_id, event_type, published_at, pending, due_at)
 select p.process_id, :event_type, '-infinity', cast(:pending as jsonb), clock_timestamp() from process.processes p
@@ -152,14 +162,16 @@ select p.process_id, :event_type, '-infinity', cast(:pending as jsonb), clock_ti
    and (cast(:attempt as integer) is null or (p.attempt = :attempt and p.state = 'running'))
 on conflict (process_id, event_type) do update
   set pending = excluded.pending,
-      due_at = coalesce(s.due_at, greatest(clock_timestamp(), s.published_at + :interval))
+      due_at = least(clock_timestamp() + :interval,
+                     coalesce(s.due_at, greatest(clock_timestamp(), s.published_at + :interval)))
 returning extract(epoch from due_at - clock_timestamp())
 """)
 
-LATE = text("""
+LATE = text(f"""
 select p.tenant_id, array_agg(p.process_id order by p.process_id) as processes
   from (select distinct process_id from (
-          select process_id from process.snapshots where due_at <= now() order by due_at limit :limit) s) l
+          select process_id from process.snapshots where {_DUE.format(due_at="due_at", now="now()")}
+           order by due_at limit :limit) s) l
   join process.processes p on p.process_id = l.process_id
  group by p.tenant_id
 """)
@@ -212,8 +224,7 @@ select {_EVENT} from process.processes p
  where p.tenant_id = :tenant and p.last_sequence > coalesce(a.sequence, 0)
    and (cast(:process as uuid) is null or p.process_id = :process)
    and (cast(:after_process as uuid) is null or p.process_id >= :after_process)
-   and (cast(:workspaces as uuid[]) is null or p.workspace_id is null
-        or p.workspace_id = any(cast(:workspaces as uuid[])))
+   and (cast(:workspaces as uuid[]) is null or p.workspace_id = any(cast(:workspaces as uuid[])))
  order by e.process_id, e.sequence limit :limit
 """)
 

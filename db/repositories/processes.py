@@ -113,6 +113,12 @@ select {COLUMNS}, clock_timestamp() as moment from process.processes p
  order by p.process_id for no key update of p
 """)
 
+LOCK_RUNNING = text("""
+select process_id from process.processes
+ where tenant_id = :tenant and process_id = any(cast(:processes as uuid[])) and state = 'running'
+ order by process_id for no key update
+""")
+
 SAVE = text("""
 update process.processes
    set state = :state, step = :step, step_started_at = :step_started_at,
@@ -285,6 +291,11 @@ def lock_family(
     if not any(row.process_id == process_id for row, _ in rows):
         return None
     return sorted((row for row, _ in rows), key=lambda row: row.process_id != process_id), rows[0][1]
+
+
+def lock_running(connection: Connection, *, tenant_id: UUID, process_ids: Collection[UUID]) -> list[UUID]:
+    """Hold those of the processes that run until the transaction ends."""
+    return list(connection.execute(LOCK_RUNNING, {"tenant": tenant_id, "processes": list(process_ids)}).scalars())
 
 
 def _with_moment(found: Mapping[Any, Any]) -> tuple[ProcessRow, datetime]:

@@ -27,7 +27,7 @@ from tenantsync.processes.values import Address, Addressed, ProcessLost, Process
 
 log = structlog.get_logger(__name__)
 
-INTERVAL = timedelta(seconds=0.2)
+INTERVAL = timedelta(seconds=0.0)
 """Between two snapshots of one type and process."""
 GROUP_FOR = 0.1  # seconds that a piece waits for others
 GROUP_OF = 200  # pieces that are written without waiting
@@ -132,10 +132,33 @@ def flush_late(database: Database) -> int:
         late = process_events.late(connection)
     published = 0
     for tenant_id, waiting in late:
-        with database.transaction() as connection:
-            found = process_events.append(connection, tenant_id=tenant_id, waiting=waiting, only_due=True)
-        published += len(found)
+        try:
+            published += _flush_these(database, tenant_id, waiting)
+        except SQLAlchemyError as error:
+            if is_connection_loss(error):
+                raise
+            published += sum(_flush_alone(database, tenant_id, process) for process in waiting)
     return published
+
+
+def _flush_these(database: Database, tenant_id: UUID, waiting: Sequence[UUID]) -> int:
+    with database.transaction() as connection:
+        return len(process_events.append(connection, tenant_id=tenant_id, waiting=waiting, only_due=True))
+
+
+def _flush_alone(database: Database, tenant_id: UUID, process_id: UUID) -> int:
+    """One process that cannot be told of keeps no other of its tenant waiting."""
+    try:
+        return _flush_these(database, tenant_id, [process_id])
+    except SQLAlchemyError as error:
+        if is_connection_loss(error):
+            raise
+        log.exception("snapshots_not_flushed", process_id=str(process_id), error=type(error).__name__)
+        return 0
+
+
+Whose = tuple[UUID, int | None]
+"""A process and its attempt: what one attempt left behind is not the next one's to write, nor to answer for."""
 
 
 @dataclass(slots=True)
@@ -149,6 +172,10 @@ class _Pending:
     unsure: bool = False
     """A commit was cut off: some of the pieces may be there already."""
 
+    @property
+    def whose(self) -> "Whose":
+        return self.about.process_id, self.about.attempt
+
     def due_at(self) -> float | None:
         return min((at for at in (self.pieces_at, self.snapshot_at) if at is not None), default=None)
 
@@ -161,8 +188,8 @@ class Publisher:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._pending: dict[UUID, _Pending] = {}
-        self._lost: set[UUID] = set()
+        self._pending: dict[Whose, _Pending] = {}
+        self._lost: set[Whose] = set()
         self._changed = threading.Condition()
         self._writing = [threading.RLock() for _ in range(STRIPES)]
         self._thread: threading.Thread | None = None
@@ -179,8 +206,8 @@ class Publisher:
     ) -> None:
         """Publish an event. Raises PayloadRefused, ProcessLost, ProcessUnknown, or the database's errors."""
         kind, new = prepare(process, Event(event_type, data, immediate, source), 1)
-        if process.process_id in self._lost:
-            self._lost.discard(process.process_id)
+        if (process.process_id, process.attempt) in self._lost:
+            self._lost.discard((process.process_id, process.attempt))
             raise _missing(process)
         if kind.kind is Kind.PIECE and not immediate:
             self._buffer(process, new)
@@ -252,7 +279,8 @@ class Publisher:
                 self._wake()
 
     def _of(self, process: Addressed) -> _Pending:
-        return self._pending.setdefault(process.process_id, _Pending(process))
+        made = _Pending(process)
+        return self._pending.setdefault(made.whose, made)
 
     def _wake(self) -> None:
         if self._thread is None and not self._closed:
@@ -278,7 +306,7 @@ class Publisher:
         try:
             self._write(pending.about, [], snapshots=pending.snapshot_at is not None)
         except (ProcessLost, ProcessUnknown):
-            self._lost.add(pending.about.process_id)
+            self._lost.add(pending.whose)
         except SQLAlchemyError as error:
             log.warning("events_wait", process_id=str(pending.about.process_id), error=type(error).__name__)
             with self._changed:
@@ -291,7 +319,8 @@ class Publisher:
         """Write what waits of a process, and these events after it."""
         with self._writing[hash(process.process_id) % STRIPES]:
             with self._changed:
-                pending = self._pending.pop(process.process_id, None) or _Pending(process)
+                pending = _Pending(process)
+                pending = self._pending.pop(pending.whose, pending)
                 if pending.snapshot_at is not None and not (events or snapshots):
                     self._of(process).snapshot_at = pending.snapshot_at
             try:

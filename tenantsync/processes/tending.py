@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.repositories import processes, questions
 from db.repositories.processes import ProcessRow
-from db.session import Database, is_connection_loss
+from db.session import Database, in_transaction, is_connection_loss
 from db.states import ProcessState
 from tenantsync import clock
 from tenantsync.processes import asking, publishing, running, syncs
@@ -135,11 +135,20 @@ def end_overdue(connection: Connection, tenant_id: UUID, process_id: UUID) -> bo
 
 
 def _heartbeats(database: Database, pairs: Sequence[tuple[UUID, UUID]]) -> int:
-    """A heartbeat for each, one transaction a tenant."""
+    """A heartbeat for each that still runs, one transaction a tenant; where that fails, one a process."""
     shown = 0
     for tenant, several in groupby(pairs, key=lambda pair: pair[0]):
-        event = Event("heartbeat", {"timestamp": clock.now()}, immediate=True)
-        events = {process: [event] for _, process in several}
-        with database.transaction() as connection:
-            shown += len(publishing.publish_many(connection, tenant_id=tenant, events=events))
+        quiet = [process for _, process in several]
+        try:
+            shown += in_transaction(database, lambda c, t=tenant, q=quiet: _show(c, t, q))  # type: ignore[misc]
+        except SQLAlchemyError as error:
+            if is_connection_loss(error):
+                raise
+            shown += _each(database, [(tenant, process) for process in quiet], lambda c, t, p: bool(_show(c, t, [p])))
     return shown
+
+
+def _show(connection: Connection, tenant_id: UUID, quiet: Sequence[UUID]) -> int:
+    event = Event("heartbeat", {"timestamp": clock.now()}, immediate=True)
+    running = processes.lock_running(connection, tenant_id=tenant_id, process_ids=quiet)
+    return len(publishing.publish_many(connection, tenant_id=tenant_id, events={one: [event] for one in running}))
