@@ -27,7 +27,7 @@ from tenantsync.processes.values import Address, Addressed, ProcessLost, Process
 
 log = structlog.get_logger(__name__)
 
-INTERVAL = timedelta(seconds=0.0)
+INTERVAL = timedelta(seconds=0.2)
 """Between two snapshots of one type and process."""
 GROUP_FOR = 0.1  # seconds that a piece waits for others
 GROUP_OF = 200  # pieces that are written without waiting
