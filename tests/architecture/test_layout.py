@@ -37,7 +37,15 @@ def test_every_folder_of_tests_is_a_package() -> None:
     assert [folder.name for folder in folders if not (folder / "__init__.py").is_file()] == []
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "sandbox/lite/package-lock.json"])
+@pytest.mark.parametrize(
+    "lock",
+    [
+        "requirements.lock",
+        "sandbox/lite/package-lock.json",
+        "sandbox/browser/package-lock.json",
+        "tests/contract/generated/package-lock.json",
+    ],
+)
 def test_a_lock_names_no_host(lock: str) -> None:
     assert "://" not in document(lock)
 
