@@ -24,10 +24,12 @@ PARTITIONED = {
 STILL_NEEDED = {
     # a process that is open, or closed not long ago, keeps its numbers
     "process.events": "select 1 from process.processes where process_id >= '{first}' and process_id < '{end}'",
-    # a task that waits for a person may do so for longer than history is kept
+    # a task that waits for a person may do so for longer than history is kept, and its end has to arrive at Supabase
     "worker.tasks": (
-        "select 1 from {partition} where supabase_task_id is not null"
-        " and status in ('pending', 'processing', 'waiting')"
+        "select 1 from {partition} where (supabase_task_id is not null or requested_by is not null)"
+        " and status in ('pending', 'processing', 'waiting') union all"
+        " select 1 from mirror.outbox where entity = 'tasks' and row_id >= '{first}' and row_id < '{end}' union all"
+        " select 1 from mirror.parked_rows where entity = 'tasks' and row_id >= '{first}' and row_id < '{end}'"
     ),
 }
 """What keeps a partition, however old it is."""
@@ -76,14 +78,18 @@ def _make(connection: Connection, parent: str, column: str, name: str, first: UU
     connection.execute(text(f"alter table {parent} attach partition {name} for values from ('{first}') to ('{end}')"))
 
 
-def drop_before(connection: Connection, *, moment: datetime) -> list[str]:
-    """Drop the partitions whose whole month ended before `moment`, and that nothing needs; returns their names."""
-    dropped = []
+def drop_before(connection: Connection, *, moment: datetime, at_most: int | None = None) -> list[str]:
+    """Drop the partitions whose whole month ended before `moment`, and that nothing needs; returns their names.
+
+    Each takes its whole table until the commit: on a live system one a transaction, for there is no order of several
+    that all who write to several keep to.
+    """
+    dropped: list[str] = []
     for parent in PARTITIONED:
         schema = parent.split(".")[0]
         for name in _children(connection, parent):
             found = _NAME.search(name)
-            if found is None:
+            if found is None or len(dropped) == at_most:
                 continue
             start = datetime(int(found[1]), int(found[2]), 1, tzinfo=UTC)
             if _month(start, 1) <= moment and not _needed(connection, parent, f"{schema}.{name}", start):

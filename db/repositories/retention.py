@@ -36,13 +36,15 @@ BURY = {
 }
 
 # An occurrence's key (entry@tick) guards for as long as its entry may come back to it: an entry that comes seldom, or
-# was not followed for months, keeps the keys near its last tick, however old they are.
+# was not followed for months, keeps the keys near its last tick, however old they are. A task of Supabase's is known by
+# its key for as long as something may still be wanted of it.
 TASK_KEYS = text("""
 delete from worker.task_keys where key in (
   select k.key from worker.task_keys k
    where k.created_at < now() - :age
      and not exists (select 1 from worker.schedules s
                       where s.entry = split_part(k.key, '@', 1) and k.created_at >= s.last_tick - :age)
+     and not exists (select 1 from process.processes p where p.process_id = k.task_id and p.completed_at is null)
    order by k.created_at limit :n)
 """)
 
@@ -56,13 +58,16 @@ delete from sync.staged_events s where s.ctid = any(array(
 
 WORKERS = text("delete from worker.workers where heartbeat_at < now() - interval '10 minutes'")
 
+# A task with a process is the process' to end. One that was asked for and has none ends in a state that is told.
 LEDGER = text("""
 update worker.tasks
-   set status = 'superseded', completed_at = now(), updated_at = now(), error_log = 'its worker stopped'
- where id in (select id from worker.tasks
-               where status in ('pending', 'processing') and due_at is null
-                 and coalesce(lease_until, updated_at + interval '1 hour') < now() - interval '1 minute'
-               limit :n for no key update skip locked)
+   set status = case when supabase_task_id is null and requested_by is null then 'superseded' else 'failed' end,
+       completed_at = now(), updated_at = now(), error_log = 'its worker stopped'
+ where id in (select t.id from worker.tasks t
+               where t.status in ('pending', 'processing') and t.due_at is null
+                 and coalesce(t.lease_until, t.updated_at + interval '1 hour') < now() - interval '1 minute'
+                 and not exists (select 1 from process.processes p where p.process_id = t.id)
+               limit :n for no key update of t skip locked)
 """)
 
 TURNS = text("""

@@ -55,8 +55,7 @@ def _clean(database: Database, settings: Settings, result: dict[str, int], now: 
     result["processes"] = _in_portions(
         database, lambda c: retention.forget_processes(c, before=history_before), step
     )  # before the partitions of their events, which stay as long as they are there
-    with database.transaction() as connection:
-        result["partitions_dropped"] = len(partitions.drop_before(connection, moment=history_before))
+    result["partitions_dropped"] = _drop_partitions(database, history_before, step)
     jobs: dict[str, Callable[[Connection], int]] = {
         "tombstones": lambda c: retention.bury(c, table="tombstones", before=tombstones_before),
         "calendars": lambda c: retention.bury(c, table="calendars", before=tombstones_before),
@@ -81,6 +80,16 @@ def _clean(database: Database, settings: Settings, result: dict[str, int], now: 
         step()
         with database.transaction() as connection:
             result[name] = once(connection)
+
+
+def _drop_partitions(database: Database, before: datetime, step: Step) -> int:
+    dropped = 0
+    while True:
+        step()
+        with database.transaction() as connection:
+            if not partitions.drop_before(connection, moment=before, at_most=1):
+                return dropped
+        dropped += 1
 
 
 def _in_portions(database: Database, job: Callable[[Connection], int], step: Step) -> int:
