@@ -19,7 +19,7 @@ from tenantsync import clock
 from tenantsync.identity.people import LANGUAGES
 from tenantsync.web.cookies import same_site_path
 from tenantsync.web.pages import assets
-from tenantsync.web.pages.texts import NAMES, Speaker, speaker, wanted
+from tenantsync.web.pages.texts import NAMES, Speaker, load, speaker, wanted
 from tenantsync.web.services import Services
 from tenantsync.web.viewers import SECURE_COOKIE, Viewer, cookie_name, csrf_token
 
@@ -229,8 +229,8 @@ def _flashed(request: Request) -> Flash | None:
     try:
         kind, key, values = json.loads(bytes.fromhex(kept))
         flash = Flash("good" if kind == "good" else "bad", str(key), {str(name): one for name, one in values.items()})
-        speaker("en")(flash.key, **flash.values)
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+        load("en")[flash.key].format(**flash.values)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
         return None  # not one of ours, whatever it is
     return flash
 

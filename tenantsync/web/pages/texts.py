@@ -31,7 +31,7 @@ def _flat(table: Mapping[str, Any], before: str) -> list[tuple[str, str]]:
 
 
 class Speaker:
-    """Says texts in one language: `t("nav.tenants")`, `t("ago.seconds", n=3)`."""
+    """Says texts in one language: `t("nav.tenants")`, `t("time.seconds", n=3)`."""
 
     def __init__(self, language: str) -> None:
         self.language = language
