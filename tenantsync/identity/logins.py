@@ -67,14 +67,14 @@ def log_in(
 ) -> LoggedIn:
     """Begin a session. Raises LogInRefused or TooManyAttempts.
 
-    The attempt counts before the password is looked at, for the account and for the address it comes from, and an
-    account's count is forgotten when its owner gets in.
+    The attempt counts before the password is looked at, for the address it comes from and then for the account, whose
+    count is forgotten when its owner gets in. An address that is over its limit uses up nobody's attempts.
     """
-    account = "account:" + hashlib.sha256(email.strip().lower().encode(errors="replace")).hexdigest()
-    _count(database, account, ACCOUNT_PACE)
     _count(database, "address:" + _network(address), ADDRESS_PACE)
     with database.statement() as connection:
         found = identity.by_email(connection, email=email.strip())
+    account = _account(found[0].email if found else email)
+    _count(database, account, ACCOUNT_PACE)
     right = passwords.matches(password, found[1] if found else None)
     if found is None or not right or found[0].disabled_at is not None:
         with database.transaction() as connection:  # also for nobody: the same work, and somebody may want to know
@@ -142,12 +142,14 @@ def whose(database: Database, tokens: Tokens, *, token: str, use: Use) -> Person
     )
 
 
-def log_out(database: Database, *, session_id: UUID, user_id: UUID) -> None:
-    """End a session. Its tokens are refused from now on."""
+def log_out(database: Database, *, session_id: UUID, user_id: UUID, reason: str = "logged out") -> bool:
+    """End a session; False if it is over, or another user's. Its tokens are refused from now on."""
     with database.transaction() as connection:
         found = identity.by_id(connection, user_id=user_id)
-        if identity.revoke(connection, session_id=session_id, user_id=user_id, reason="logged out"):
+        ended = identity.revoke(connection, session_id=session_id, user_id=user_id, reason=reason)
+        if ended:
             _remember(connection, found[0] if found else None, "user.log_out", "session")
+    return ended
 
 
 def log_out_everywhere(database: Database, *, user_id: UUID, but: UUID | None = None) -> int:
@@ -165,6 +167,12 @@ def _count(database: Database, key: str, pace: tuple[timedelta, int]) -> None:
         wait = identity.attempt(connection, key=key, interval=interval, burst=burst)
     if wait is not None:
         raise TooManyAttempts(wait)
+
+
+def _account(email: str) -> str:
+    """What attempts are counted under: the address as it is stored, for Postgres takes some for one (İ and i, for
+    instance) that Python tells apart."""
+    return "account:" + hashlib.sha256(email.strip().lower().encode(errors="replace")).hexdigest()
 
 
 def _network(address: str) -> str:

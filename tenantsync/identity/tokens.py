@@ -57,6 +57,7 @@ class Tokens:
     def __init__(self, secret: SecretStr) -> None:
         self._key = derived(secret, "jwt")
         self._csrf = derived(secret, "csrf")
+        self._fingerprints = derived(secret, "fingerprint")
         self._kid = hashlib.sha256(self._key).hexdigest()[:16]
 
     def issue(
@@ -101,6 +102,10 @@ class Tokens:
     def csrf(self, session_id: UUID) -> str:
         """The token that forms of a session carry."""
         return hmac.new(self._csrf, session_id.bytes, hashlib.sha256).hexdigest()
+
+    def fingerprint(self, told: bytes) -> str:
+        """What is stored of a request, which may hold a password: nobody can guess at it without SECRET_KEY."""
+        return hmac.digest(self._fingerprints, told, hashlib.sha256).hex()
 
     def is_csrf(self, session_id: UUID, token: str) -> bool:
         return hmac.compare_digest(self.csrf(session_id).encode(), token.encode())

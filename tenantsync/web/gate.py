@@ -52,6 +52,7 @@ class Gate:
             _check_address(scope)
             body = await _body(scope, receive)
             _check_json(scope, body)
+            _check_form(scope, body)
         except Problem as problem:
             await problem.answer()(scope, receive, decorated)
             return
@@ -104,8 +105,7 @@ def _too_long() -> Problem:
 def _check_json(scope: Scope, body: bytes) -> None:
     """Refuse what Python's parser lets through and neither Postgres nor anybody else takes: NUL characters, lone
     surrogates, NaN, and nesting without end."""
-    kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"").lower()
-    if not body or b"json" not in kind:
+    if not body or b"json" not in _kind(scope):
         return
     try:
         value = orjson.loads(body)
@@ -116,6 +116,17 @@ def _check_json(scope: Scope, body: bytes) -> None:
             raise _invalid(f"The body is nested more than {DEEPEST} deep.")
         if isinstance(one, str) and "\x00" in one:
             raise _invalid("The body holds a NUL character.")
+
+
+def _check_form(scope: Scope, body: bytes) -> None:
+    kind = _kind(scope)
+    if b"form" in kind and (b"\x00" in body or (b"urlencoded" in kind and b"%00" in body)):
+        raise _invalid("The form holds a NUL character.")
+
+
+def _kind(scope: Scope) -> bytes:
+    found: bytes = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    return found.lower()
 
 
 def _invalid(detail: str) -> Problem:

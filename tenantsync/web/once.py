@@ -1,6 +1,5 @@
 """Idempotency-Key: a request that comes again gets the first one's answer, and does nothing more."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -83,8 +82,10 @@ async def _body(request: Request) -> bytes:
 def _once(
     request: Request, viewer: SignedIn, parts: Parts, body: Annotated[bytes, Depends(_body)], key: Key = None
 ) -> Once:
-    told = f"{request.method} {request.url.path}?{request.url.query}\n".encode() + body
-    return Once(parts, viewer.actor, key, hashlib.sha256(told).hexdigest())
+    # somebody whom Supabase has moved to another tenant or workspace since gets nothing of what was theirs before
+    scope = f"{viewer.role} {viewer.tenant_id} {viewer.workspace_ids and sorted(viewer.workspace_ids)}"
+    told = f"{request.method} {request.url.path}?{request.url.query}\n{scope}\n".encode() + body
+    return Once(parts, viewer.actor, key, parts.tokens.fingerprint(told))
 
 
 Onced = Annotated[Once, Depends(_once)]

@@ -1,7 +1,6 @@
 """Lists in pages: `limit`, and an opaque `cursor` that names the last row of the page before."""
 
 import base64
-import binascii
 from collections.abc import Callable, Sequence
 from typing import Annotated, Generic, TypeVar
 from uuid import UUID
@@ -42,7 +41,7 @@ def decoded(cursor: str | None) -> str | None:
         return None
     try:
         return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, not ASCII, or not UTF-8 inside
         raise _unknown() from None
 
 

@@ -42,6 +42,7 @@ class Asked:
     payload: Any
     priority: int
     created_by: str | None
+    """As the API names somebody of Supabase; never what could be taken for one of our own users."""
     cancelled: bool
 
 
@@ -65,7 +66,7 @@ def read(row: Mapping[str, Any]) -> Asked:
             kind=as_text(str(row.get("kind", "")))[:KIND_LENGTH],
             payload=row.get("payload"),
             priority=min(10, max(1, int(row.get("priority") or 5))),
-            created_by=None if row.get("created_by") is None else as_text(str(row["created_by"]))[:255],
+            created_by=None if row.get("created_by") is None else f"supabase:{as_text(str(row['created_by']))}"[:255],
             cancelled=row.get("cancel_requested_at") is not None,
         )
     except (KeyError, TypeError, ValueError, AttributeError):

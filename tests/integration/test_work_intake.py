@@ -34,8 +34,8 @@ def test_a_task_comes_back_with_its_result(desk: Desk, asker: TenantHandle) -> N
     assert seen["started_at"] <= seen["completed_at"]
     assert seen["worker_id"] == "tasks@one"
     assert seen["version"] > 0
-    assert desk.task(asked)["requested_by"] == "user-7"
-    assert desk.process(asked)["started_by"] == "user-7"
+    assert desk.task(asked)["requested_by"] == "supabase:user-7"
+    assert desk.process(asked)["started_by"] == "supabase:user-7"
     assert seen["process_id"] == str(desk.process(asked)["process_id"])
     assert desk.steps(asked)["compose"]["success"] is True
     assert desk.events(asked)[0] == "process_created"

@@ -152,9 +152,7 @@ def sessions(viewer: SignedIn, parts: Parts) -> Sessions:
 def end_session(session_id: Id, viewer: SignedIn, parts: Parts) -> Response:
     """End one of one's sessions."""
     user_id, _ = _own(viewer)
-    with parts.database.statement() as connection:
-        ended = identity.revoke(connection, session_id=session_id, user_id=user_id, reason="ended by its owner")
-    if not ended:
+    if not logins.log_out(parts.database, session_id=session_id, user_id=user_id, reason="ended by its owner"):
         raise not_found("session")
     return Response(status_code=204)
 
