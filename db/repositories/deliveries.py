@@ -58,7 +58,7 @@ with told as materialized (
       as t(tenant_id uuid, row_id uuid, version bigint, delivered bigint, sqlstate text, held boolean)),
 kept as materialized (  -- whose mark a retry has taken away meanwhile wants its turn: its outbox row stays
   select p.tenant_id, p.row_id from mirror.parked_rows p join told t using (tenant_id, row_id)
-   where p.entity = 'process_events' and t.held order by p.row_id for update of p),
+   where p.entity = 'process_events' and t.held order by p.tenant_id, p.row_id for update of p),
 raised as (
   update mirror.parked_rows p set version = greatest(p.version, t.version) from told t join kept k using (row_id)
    where p.tenant_id = t.tenant_id and p.entity = 'process_events' and p.row_id = t.row_id),

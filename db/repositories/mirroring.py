@@ -8,6 +8,9 @@ wake-up.
 `lease_until` is the mark of a lease: whoever knows it may renew it or give it back, nobody else. A renewal
 makes a new mark, so a sender renews and gives back one after the other. It moves `ready_at` along with the
 mark as long as the two are equal; an earlier `ready_at` is a wake-up, and stays.
+
+Rows are taken in one order everywhere, so that no two wait for each other: parked rows by their key, then the outbox',
+last the tenants' turns. A statement with several of them says so (`>= 0`): its last part would else run first.
 """
 
 from collections.abc import Iterable, Sequence
@@ -125,16 +128,18 @@ ACKNOWLEDGE = text("""
 with sent as materialized (
   select * from json_to_recordset(cast(:sent as json))
       as s(tenant_id uuid, entity text, row_id uuid, version bigint)),
+parked as materialized (
+  select p.tenant_id, p.entity, p.row_id from mirror.parked_rows p join sent s using (tenant_id, entity, row_id)
+   where p.version <= s.version order by p.tenant_id, p.entity, p.row_id for update of p),
+freed as (
+  delete from mirror.parked_rows p using parked k
+   where p.tenant_id = k.tenant_id and p.entity = k.entity and p.row_id = k.row_id returning 1),
 lk as materialized (  -- a row that is being queued anew right now has a newer version: leave it
   select o.tenant_id, o.entity, o.row_id from mirror.outbox o join sent s using (tenant_id, entity, row_id)
-   where o.version <= s.version order by o.row_id for update of o skip locked),
+   where o.version <= s.version and (select count(*) from freed) >= 0 order by o.row_id for update of o skip locked),
 gone as (
   delete from mirror.outbox o using lk
-   where o.tenant_id = lk.tenant_id and o.entity = lk.entity and o.row_id = lk.row_id returning 1),
-freed as (
-  delete from mirror.parked_rows p using sent s
-   where p.tenant_id = s.tenant_id and p.entity = s.entity and p.row_id = s.row_id and p.version <= s.version
-  returning 1)
+   where o.tenant_id = lk.tenant_id and o.entity = lk.entity and o.row_id = lk.row_id returning 1)
 select count(*) from gone
 """)
 
@@ -143,6 +148,7 @@ insert into mirror.parked_rows as p (tenant_id, entity, row_id, version, sqlstat
 select s.tenant_id, s.entity, s.row_id, s.version, s.sqlstate, s.reason
   from json_to_recordset(cast(:parked as json))
     as s(tenant_id uuid, entity text, row_id uuid, version bigint, sqlstate text, reason text)
+ order by s.tenant_id, s.entity, s.row_id
 on conflict (tenant_id, entity, row_id) do update
   set version = excluded.version, sqlstate = excluded.sqlstate, reason = excluded.reason, parked_at = now()
 """)
@@ -189,15 +195,29 @@ update mirror.turns t set ready_at = now() from forgotten f where t.tenant_id = 
 """)
 
 
-_RETRY_PARKED = """
-with p as (delete from mirror.parked_rows where {which} returning tenant_id, entity, row_id, version),
+_CHOSEN = """
+with chosen as materialized (
+  select tenant_id, entity, row_id from mirror.parked_rows
+   where {which} order by tenant_id, entity, row_id for update)
+"""
+_DROP_PARKED = f"""
+{_CHOSEN}
+delete from mirror.parked_rows p using chosen c
+ where p.tenant_id = c.tenant_id and p.entity = c.entity and p.row_id = c.row_id
+"""
+_RETRY_PARKED = f"""
+{_CHOSEN},
+p as (
+  delete from mirror.parked_rows p using chosen c
+   where p.tenant_id = c.tenant_id and p.entity = c.entity and p.row_id = c.row_id
+  returning p.tenant_id, p.entity, p.row_id, p.version),
 queued as (
   insert into mirror.outbox as o (tenant_id, entity, row_id, version)
   select tenant_id, entity, row_id, version from p order by tenant_id, entity, row_id
   on conflict (tenant_id, entity, row_id) do nothing returning 1),
 woken as (
   update mirror.turns t set ready_at = least(t.ready_at, now())
-   where t.tenant_id in (select tenant_id from p) returning 1)
+   where t.tenant_id in (select tenant_id from p) and (select count(*) from queued) >= 0 returning 1)
 select count(*) from p
 """
 _OF_TENANT = """
@@ -206,8 +226,8 @@ tenant_id = :tenant and (cast(:entity as text) is null or entity = :entity)
 """
 RETRY_PARKED = text(_RETRY_PARKED.format(which="true"))
 RETRY_PARKED_OF = text(_RETRY_PARKED.format(which=_OF_TENANT))
-DROP_PARKED = text("delete from mirror.parked_rows where true")
-DROP_PARKED_OF = text(f"delete from mirror.parked_rows where {_OF_TENANT}")
+DROP_PARKED = text(_DROP_PARKED.format(which="true"))
+DROP_PARKED_OF = text(_DROP_PARKED.format(which=_OF_TENANT))
 
 
 @dataclass(frozen=True, slots=True)
