@@ -12,6 +12,7 @@ from db.base import Base
 
 _PARTITIONED = {"schema": "worker", "postgresql_partition_by": "RANGE (id)"}
 _PERCENT = Numeric(5, 2)
+_ASKED = "supabase_task_id is not null or requested_by is not null"
 
 
 class Task(Base):
@@ -30,7 +31,8 @@ class Task(Base):
         Index("tasks_worker", "worker_id"),
         Index("tasks_tenant", "tenant_id", "id"),
         Index("tasks_occurrences", "kind", "due_at", postgresql_where=text("due_at is not null")),
-        Index("tasks_kind", "kind", "id", postgresql_where=text("supabase_task_id is not null")),
+        Index("tasks_asked", "id", postgresql_where=text(_ASKED)),
+        Index("tasks_asked_of", "tenant_id", "id", postgresql_where=text(_ASKED)),
         _PARTITIONED,
     )
 

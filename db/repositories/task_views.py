@@ -6,17 +6,17 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import orjson
 from sqlalchemy import Connection, text
 
-FLEET_QUERIES = ("EVERYBODYS", "TENANT_OF")
+FLEET_QUERIES = ("EVERYBODYS", "FIND", "TENANT_OF")
 
-_COLUMNS = """k.id as task_id, k.supabase_task_id, k.tenant_id, k.workspace_id, k.kind, k.status, k.payload,
-       k.result, k.error_log as error, k.worker_id, k.attempts, k.requested_by, k.created_at, k.started_at,
-       k.completed_at"""
+_TASKS = """select k.id as task_id, k.supabase_task_id, k.tenant_id, t.name as tenant, k.workspace_id, k.kind, k.status,
+       k.payload, k.result, k.error_log as error, k.worker_id, k.attempts, k.requested_by, k.created_at, k.started_at,
+       k.completed_at
+  from worker.tasks k left join sync.tenants t on t.tenant_id = k.tenant_id"""
 _ASKED_FOR = "(k.supabase_task_id is not null or k.requested_by is not null)"
 _NARROWED = f"""
-select {_COLUMNS} from worker.tasks k
+{_TASKS}
  where {{tenant}} and {_ASKED_FOR}
    and (cast(:statuses as text[]) is null or k.status = any(cast(:statuses as text[])))
    and (cast(:kinds as text[]) is null or k.kind = any(cast(:kinds as text[])))
@@ -26,12 +26,13 @@ select {_COLUMNS} from worker.tasks k
 """
 TENANTS = text(_NARROWED.format(tenant="k.tenant_id = :tenant"))
 EVERYBODYS = text(_NARROWED.format(tenant="true"))
-GET = text(f"select {_COLUMNS} from worker.tasks k where k.tenant_id = :tenant and k.id = :id and {_ASKED_FOR}")
-TENANT_OF = text("select tenant_id from worker.tasks where id = :id")
-ADD = text("""
-insert into worker.tasks (id, tenant_id, workspace_id, kind, queue, status, payload, requested_by)
-values (:id, :tenant, :workspace, :kind, :queue, 'pending', cast(:payload as jsonb), :requested_by)
+GET = text(f"{_TASKS} where k.tenant_id = :tenant and k.id = :id and {_ASKED_FOR}")
+FIND = text(f"""
+select k.id as task_id, k.tenant_id from worker.tasks k
+ where k.id = coalesce((select task_id from worker.task_keys where key = 'supabase:' || cast(:id as text)), :id)
+   and {_ASKED_FOR}
 """)
+TENANT_OF = text("select tenant_id from worker.tasks where id = :id")
 LOGS = text("""
 select l.id as log_id, l.step_name, l.execution_time, l.success, l.details, l.logged_at from worker.execution_logs l
  where l.tenant_id = :tenant and l.task_id = :id and (cast(:after as uuid) is null or l.id > cast(:after as uuid))
@@ -46,6 +47,7 @@ class TaskRow:
     task_id: UUID
     supabase_task_id: UUID | None
     tenant_id: UUID
+    tenant: str | None
     workspace_id: UUID | None
     kind: str
     status: str
@@ -106,28 +108,10 @@ def tenant_of(connection: Connection, *, task_id: UUID) -> UUID | None:
     return found
 
 
-def add(
-    connection: Connection,
-    *,
-    task_id: UUID,
-    tenant_id: UUID,
-    workspace_id: UUID | None,
-    kind: str,
-    queue: str,
-    payload: Mapping[str, Any] | None,
-    requested_by: str,
-) -> None:
-    """Write down a task that was asked for here. Its process moves it from now on."""
-    parameters = {
-        "id": task_id,
-        "tenant": tenant_id,
-        "workspace": workspace_id,
-        "kind": kind,
-        "queue": queue,
-        "payload": None if payload is None else orjson.dumps(payload).decode(),
-        "requested_by": requested_by,
-    }
-    connection.execute(ADD, parameters)
+def find(connection: Connection, *, any_id: UUID) -> tuple[UUID, UUID] | None:
+    """(our id, tenant) of a task, by our id or by Supabase's."""
+    row = connection.execute(FIND, {"id": any_id}).one_or_none()
+    return None if row is None else (row.task_id, row.tenant_id)
 
 
 def logs(connection: Connection, *, tenant_id: UUID, task_id: UUID, after: UUID | None, limit: int) -> list[StepLog]:

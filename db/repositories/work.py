@@ -4,7 +4,7 @@ Whether a task runs, waits or is over stands in its process; a trigger keeps `wo
 process that was sent to a worker, or is to be tried again later, has a lease until it may be sent.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from db.repositories.ledger import WORKER_ALIVE
 from db.repositories.schedules import START_WITHIN
 
-FLEET_QUERIES = ("KNOWN", "TAKEN", "ROOM", "SEND", "BEFORE", "LISTED", "FIND")
+FLEET_QUERIES = ("KNOWN", "TAKEN", "ROOM", "SEND", "BEFORE")
 
 BELL_PAUSE = timedelta(seconds=0.5)
 """Between two answers of a bell: a hundred rings in a moment are answered once, and once more."""
@@ -113,30 +113,6 @@ update worker.bells set answered_at = clock_timestamp()
  where bell = :bell and rung_at > answered_at and answered_at < clock_timestamp() - :pause
 """)
 
-LISTED = text("""
-select k.id as task_id, k.supabase_task_id, k.tenant_id, t.name as tenant, k.workspace_id, k.kind, k.status,
-       k.worker_id, k.attempts, k.created_at, k.started_at, k.completed_at, k.error_log as error, k.requested_by
-  from worker.tasks k left join sync.tenants t using (tenant_id)
- where k.supabase_task_id is not null
-   and (cast(:tenant as uuid) is null or k.tenant_id = :tenant)
-   and (cast(:status as text) is null or k.status = :status)
-   and (cast(:kind as text) is null or k.kind = :kind)
-   and (cast(:before as uuid) is null or k.id < :before) and (cast(:only as uuid) is null or k.id = :only)
- order by k.id desc limit :n
-""")
-
-# By our id, or by Supabase's.
-FIND = text("""
-select k.id as task_id, k.tenant_id from worker.tasks k
- where k.supabase_task_id is not null
-   and k.id = coalesce((select task_id from worker.task_keys where key = 'supabase:' || cast(:id as text)), :id)
-""")
-
-STEPS = text("""
-select step_name, execution_time, success, details, logged_at from worker.execution_logs
- where task_id = :task and tenant_id = :tenant order by id limit :n
-""")
-
 
 @dataclass(frozen=True, slots=True)
 class Room:
@@ -156,10 +132,13 @@ class Sendable:
 
 @dataclass(frozen=True, slots=True)
 class NewTask:
-    """A task as it is taken in. A `status` other than pending ends it at once: it has no queue and no process."""
+    """A task as it is asked for, at Supabase or here.
+
+    A `status` other than pending ends it at once: it has no queue and no process.
+    """
 
     task_id: UUID
-    supabase_task_id: UUID
+    supabase_task_id: UUID | None
     tenant_id: UUID
     workspace_id: UUID | None
     kind: str
@@ -192,8 +171,10 @@ def key(supabase_id: UUID) -> str:
 
 def take(connection: Connection, task: NewTask) -> bool:
     """Write a task down; False, and nothing written, if somebody has done so already."""
-    if not connection.execute(TAKE, {"key": key(task.supabase_task_id), "task": task.task_id}).rowcount:
-        return False
+    if task.supabase_task_id is not None:
+        ours = {"key": key(task.supabase_task_id), "task": task.task_id}
+        if not connection.execute(TAKE, ours).rowcount:
+            return False
     about = {
         "task": task.task_id,
         "supabase_task": task.supabase_task_id,
@@ -251,33 +232,6 @@ def rings(connection: Connection, *, bell: str) -> bool:
 def answer(connection: Connection, *, bell: str) -> bool:
     """Take it upon oneself to answer a bell; False if somebody has, or did a moment ago."""
     return connection.execute(ANSWER, {"bell": bell, "pause": BELL_PAUSE}).rowcount == 1
-
-
-def listed(
-    connection: Connection,
-    *,
-    tenant_id: UUID | None = None,
-    status: str | None = None,
-    kind: str | None = None,
-    before_id: UUID | None = None,
-    only: UUID | None = None,
-    limit: int,
-) -> list[dict[str, Any]]:
-    """Tasks that came from Supabase, newest first; of one tenant, or of all."""
-    about = {"tenant": tenant_id, "status": status, "kind": kind, "before": before_id, "only": only, "n": limit}
-    return [dict(row) for row in connection.execute(LISTED, about).mappings()]
-
-
-def find(connection: Connection, *, any_id: UUID) -> tuple[UUID, UUID] | None:
-    """(our id, tenant) of a task that came from Supabase, by our id or by Supabase's."""
-    row = connection.execute(FIND, {"id": any_id}).one_or_none()
-    return None if row is None else (row.task_id, row.tenant_id)
-
-
-def steps(connection: Connection, *, tenant_id: UUID, task_id: UUID, limit: int) -> Sequence[Mapping[str, Any]]:
-    """What a task's runs logged, in order."""
-    rows = connection.execute(STEPS, {"task": task_id, "tenant": tenant_id, "n": limit})
-    return [dict(row) for row in rows.mappings()]
 
 
 def _listed(ids: Iterable[UUID]) -> str:

@@ -1,11 +1,14 @@
 """`tenantsync task`"""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
+from sqlalchemy import Connection
 
-from db.repositories import processes, work
+from db.repositories import processes, task_views
+from db.repositories.task_views import TaskRow
 from db.session import Database
 from tenantsync.cli.common import JsonFlag, Refusal, actor, answering, opened, say, table, the_tenant
 
@@ -23,14 +26,23 @@ def list_tasks(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="So many at most, the newest first.")] = 50,
     json: JsonFlag = False,
 ) -> None:
-    """List tasks that web apps asked for."""
+    """List tasks that somebody asked for, at Supabase or here."""
     with answering(as_json=json), opened() as (_, database):
         with database.reading() as connection:
             chosen = None if tenant is None else the_tenant(connection, tenant)[0]
-            rows = work.listed(connection, tenant_id=chosen, status=status, kind=kind, limit=limit)
+            found = task_views.narrowed(
+                connection,
+                tenant_id=chosen,
+                workspace_ids=None,
+                statuses=None if status is None else [status],
+                kinds=None if kind is None else [kind],
+                before=None,
+                limit=limit,
+            )
+        rows = [_without_content(one) for one in found]
         shown = [
-            (one["supabase_task_id"], one["tenant"], one["kind"], one["status"], one["created_at"], one["error"])
-            for one in rows
+            (one.supabase_task_id or one.task_id, one.tenant, one.kind, one.status, one.created_at, one.error)
+            for one in found
         ]
         text = table(("task", "tenant", "kind", "status", "since", "error"), shown)
         say({"tasks": rows}, text if rows else "nobody asked for anything", as_json=json)
@@ -50,17 +62,34 @@ def show(task: TaskId, json: JsonFlag = False) -> None:
 
 def _find(database: Database, task: UUID) -> dict[str, Any]:
     with database.reading() as connection:
-        found = work.find(connection, any_id=task)
-        if found is None:
-            raise Refusal(f"There is no task {task}. `tenantsync task list` shows those there are.")
-        task_id, tenant_id = found
-        (row,) = work.listed(connection, tenant_id=tenant_id, only=task_id, limit=1)
+        task_id, tenant_id = _known(connection, task)
+        found = task_views.get(connection, tenant_id=tenant_id, task_id=task_id)
         process = processes.get(connection, tenant_id=tenant_id, process_id=task_id)
-        steps = work.steps(connection, tenant_id=tenant_id, task_id=task_id, limit=STEPS)
+        steps = task_views.logs(connection, tenant_id=tenant_id, task_id=task_id, after=None, limit=STEPS)
+    if found is None:
+        raise _no_such(task)
+    row = _without_content(found)
     if process is not None:
         row |= {"state": process.state, "step": process.step, "percentage": process.percentage}
         row |= {"retries": process.retry_count, "result": process.result}
-    return {"task": row, "steps": list(steps)}
+    return {"task": row, "steps": [asdict(one) for one in steps]}
+
+
+def _known(connection: Connection, task: UUID) -> tuple[UUID, UUID]:
+    """(our id, tenant) of a task."""
+    found = task_views.find(connection, any_id=task)
+    if found is None:
+        raise _no_such(task)
+    return found
+
+
+def _no_such(task: UUID) -> Refusal:
+    return Refusal(f"There is no task {task}. `tenantsync task list` shows those there are.")
+
+
+def _without_content(row: TaskRow) -> dict[str, Any]:
+    """Without what was asked, which is the tenant's, and without the result, which is told where one is shown."""
+    return {name: value for name, value in asdict(row).items() if name not in ("payload", "result")}
 
 
 @app.command()
@@ -70,13 +99,11 @@ def cancel(task: TaskId, json: JsonFlag = False) -> None:
 
     with answering(as_json=json), opened() as (_, database):
         with database.transaction() as connection:
-            found = work.find(connection, any_id=task)
-            if found is None:
-                raise Refusal(f"There is no task {task}. `tenantsync task list` shows those there are.")
-            process = processes.get(connection, tenant_id=found[1], process_id=found[0])
+            task_id, tenant_id = _known(connection, task)
+            process = processes.get(connection, tenant_id=tenant_id, process_id=task_id)
             if process is None:
                 raise Refusal(f"Task {task} was refused when it was taken in. There is nothing to cancel.")
-            after = service.cancel(connection, tenant_id=found[1], process_id=found[0], by=actor())
+            after = service.cancel(connection, tenant_id=tenant_id, process_id=task_id, by=actor())
         over = not after.open
         text = f"task {task} is cancelled" if over else f"task {task} ends at its next step"
-        say({"task_id": found[0], "cancelled": over}, text, as_json=json)
+        say({"task_id": task_id, "cancelled": over}, text, as_json=json)

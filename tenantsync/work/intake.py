@@ -13,7 +13,6 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from config.queues import Queue
 from db.ids import new_id
 from db.racepoints import reach
 from db.repositories import processes, scopes, work
@@ -24,7 +23,7 @@ from tenantsync.mirror.service import SCOPE
 from tenantsync.mirror.supabase import MirrorError
 from tenantsync.processes import service
 from tenantsync.schedule.occurrences import Unfinished, carry_on
-from tenantsync.work import rules
+from tenantsync.work import opening, rules
 from tenantsync.work.handlers import Handlers
 from tenantsync.work.rules import Asked, Unreadable
 from tenantsync.work.supabase_tasks import Row
@@ -36,10 +35,6 @@ MOST_PAGES = 25
 """Of one intake: 5,000 rows take half a minute; the next one goes on."""
 BELL = "tasks"
 UNWRITABLE = "could not be written down"
-LOST_WORKERS = 3
-"""How often a task is tried again whose worker was lost, where its handler allows no more."""
-BY = "supabase"
-"""Who cancels, where nobody says who asked for it."""
 
 
 class Source(Protocol):
@@ -135,18 +130,7 @@ class _Intake:
 
     def _take_one(self, asked: Asked, workspaces: set[UUID]) -> None:
         verdict = rules.judge(asked, self.handlers, workspaces)
-        task = NewTask(
-            task_id=new_id(),
-            supabase_task_id=asked.id,
-            tenant_id=asked.tenant_id,
-            workspace_id=asked.workspace_id if asked.workspace_id in workspaces else None,
-            kind=asked.kind,
-            queue=Queue.TASKS.value if verdict.status == "pending" else None,
-            payload=verdict.payload,
-            requested_by=asked.created_by,
-            status=verdict.status,
-            error=verdict.error,
-        )
+        task = opening.task_of(asked, verdict, task_id=new_id(), supabase_task_id=asked.id, workspaces=workspaces)
         reach("task.taking", task=task.task_id)
         try:
             ours = self._write(task, asked)
@@ -170,25 +154,10 @@ class _Intake:
             self.done.cancelled += verdict.status == "cancelled"
 
     def _write(self, task: NewTask, asked: Asked) -> bool:
-        """The task and, unless it is over already, the process of the same id; False if somebody was faster."""
+        """The task with its process; False if somebody was faster."""
         with self.database.transaction() as connection:
-            if not work.take(connection, task):
+            if not opening.open_task(connection, task, self.handlers, priority=asked.priority):
                 return False
-            handler = self.handlers.get(task.kind)
-            if task.status == "pending" and handler is not None:
-                service.create(
-                    connection,
-                    tenant_id=task.tenant_id,
-                    workspace_id=task.workspace_id,
-                    kind=task.kind,
-                    title=handler.title,
-                    started_by=asked.created_by or BY,
-                    process_id=task.task_id,
-                    priority=asked.priority,
-                    queue=task.queue,
-                    max_retries=max(LOST_WORKERS, handler.retries),
-                    initial_request=task.payload,
-                )
         reach("task.taken", task=task.task_id)
         return True
 
@@ -202,7 +171,7 @@ class _Intake:
                 process = processes.get(connection, tenant_id=asked[supabase_id], process_id=task_id)
                 if process is None or not process.open or process.cancel_requested:
                     continue
-                service.cancel(connection, tenant_id=process.tenant_id, process_id=task_id, by=process.started_by)
+                service.cancel(connection, tenant_id=process.tenant_id, process_id=task_id, by=opening.BY)
             self.done.cancelled += 1
 
 

@@ -7,7 +7,8 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from db.ids import new_id
-from db.repositories import task_views
+from db.repositories import work
+from db.repositories.work import NewTask
 from db.session import Database
 from tenantsync.processes import service
 from tenantsync.processes.publishing import Publisher
@@ -40,9 +41,9 @@ def pending(connection: Connection, tenant_id: UUID, *, title: str = "a process"
 def task(connection: Connection, tenant_id: UUID, *, workspace_id: UUID | None = None) -> UUID:
     """A task that somebody asked for through the API, with its process."""
     task_id = new_id()
-    task_views.add(
-        connection,
+    asked = NewTask(
         task_id=task_id,
+        supabase_task_id=None,
         tenant_id=tenant_id,
         workspace_id=workspace_id,
         kind="calendar.sync_now",
@@ -50,6 +51,7 @@ def task(connection: Connection, tenant_id: UUID, *, workspace_id: UUID | None =
         payload={},
         requested_by="test",
     )
+    work.take(connection, asked)
     pending(connection, tenant_id, kind="calendar.sync_now", process_id=task_id, workspace_id=workspace_id)
     return task_id
 

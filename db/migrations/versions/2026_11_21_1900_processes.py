@@ -18,7 +18,10 @@ alter table worker.tasks add workspace_id uuid;
 alter table worker.tasks add payload jsonb;
 alter table worker.tasks add requested_by text;
 alter table worker.tasks add version bigint not null default 0;
-create index tasks_kind on worker.tasks (kind, id) where supabase_task_id is not null;
+-- Tasks that somebody asked for are few among the runs of units: lists of them walk these alone.
+create index tasks_asked on worker.tasks (id) where supabase_task_id is not null or requested_by is not null;
+create index tasks_asked_of on worker.tasks (tenant_id, id)
+  where supabase_task_id is not null or requested_by is not null;
 -- The overview's plots read a few of the fleet's readings among those of all tenants.
 create index system_metrics_fleet on worker.system_metrics (id) where scope = 'fleet';
 
@@ -363,7 +366,7 @@ def downgrade() -> None:
     alter table worker.tasks add constraint tasks_status_check check (status in
       ('pending', 'processing', 'completed', 'failed', 'superseded', 'skipped'));
     drop index worker.system_metrics_fleet;
-    drop index worker.tasks_kind;
+    drop index worker.tasks_asked, worker.tasks_asked_of;
     drop table worker.bells;
     alter table worker.tasks drop workspace_id, drop payload, drop requested_by, drop version;
     """)

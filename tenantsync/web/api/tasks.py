@@ -7,9 +7,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ConfigDict, Field
 from sqlalchemy import Connection
 
-from config.queues import Queue
 from db.ids import new_id
-from db.repositories import processes, task_views, work
+from db.repositories import processes, task_views, tenants, work
 from db.repositories.task_views import StepLog, TaskRow
 from db.states import TaskStatus
 from tenantsync.processes import service
@@ -20,7 +19,7 @@ from tenantsync.web.paging import USUAL, Cursor, Limit, Page, before_id, page_of
 from tenantsync.web.problems import Problem, not_found, responses
 from tenantsync.web.services import Parts
 from tenantsync.web.viewers import SignedIn, Viewer
-from tenantsync.work import rules
+from tenantsync.work import opening, rules
 from tenantsync.work.handlers import Handlers
 from tenantsync.work.rules import Asked
 
@@ -192,30 +191,16 @@ def _created(connection: Connection, new: NewTask, tenant_id: UUID, viewer: View
         cancelled=False,
     )
     verdict = rules.judge(asked, handlers, known[tenant_id])
-    handler = handlers.get(new.kind)
-    if verdict.status != "pending" or handler is None:
+    if verdict.status != "pending":
         raise Problem(422, "Not a task that can be done", verdict.error, kind="unfit-task")
-    task_views.add(
-        connection,
-        task_id=task_id,
-        tenant_id=tenant_id,
-        workspace_id=new.workspace_id,
-        kind=new.kind,
-        queue=Queue.TASKS.value,
-        payload=verdict.payload,
-        requested_by=viewer.actor,
-    )
-    service.create(
+    task = opening.task_of(asked, verdict, task_id=task_id, supabase_task_id=None, workspaces=known[tenant_id])
+    opening.open_task(connection, task, handlers, priority=new.priority)
+    tenants.write_audit_log(
         connection,
         tenant_id=tenant_id,
-        workspace_id=new.workspace_id,
-        kind=new.kind,
-        title=handler.title,
-        started_by=viewer.actor,
-        process_id=task_id,
-        priority=new.priority,
-        queue=Queue.TASKS.value,
-        initial_request=verdict.payload,
+        actor=viewer.actor,
+        action="task.add",
+        details={"task_id": str(task_id), "kind": new.kind},
     )
     row = task_views.get(connection, tenant_id=tenant_id, task_id=task_id)
     assert row is not None  # noqa: S101 — it was written a moment ago
