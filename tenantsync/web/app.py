@@ -27,7 +27,7 @@ Times are ISO 8601 in UTC.
 NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False}
 REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID")
 ROUTERS = ("tenantsync.web.api", "tenantsync.web.pages")
-"""Packages with a function `router() -> APIRouter`."""
+"""Packages with a function `router() -> APIRouter`; the last one has a `failure` for people besides."""
 
 
 @asynccontextmanager
@@ -62,7 +62,9 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
     openapi.install(app)
     for package in ROUTERS:
         if find_spec(package) is not None:
-            app.include_router(importlib.import_module(package).router())
+            part = importlib.import_module(package)
+            app.include_router(part.router())
+            app.state.show_failure = getattr(part, "failure", None)
     app.add_middleware(Gate, settings=settings)
     if settings.web_allowed_origins:
         app.add_middleware(

@@ -132,7 +132,17 @@ async def _http(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(sorted(_methods(request)))
-    return Problem(error.status_code, headers=headers).answer()
+    return _shown(request, Problem(error.status_code, headers=headers))
+
+
+def _shown(request: Request, problem: Problem) -> Response:
+    """As a page to people who look for pages, as a document to everybody else."""
+    show = getattr(request.app.state, "show_failure", None)
+    people = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+    if show is None or not people:
+        return problem.answer()
+    page: Response = show(request, problem.status, problem.headers)
+    return page
 
 
 def _methods(request: Request) -> set[str]:
@@ -157,4 +167,4 @@ async def _database(request: Request, error: Exception) -> Response:
 async def _unexpected(request: Request, error: Exception) -> Response:
     route = getattr(request.scope.get("route"), "path", "")
     log.error("web_request_failed", method=request.method, route=route, exc_info=error)
-    return Problem(500, detail="This is a fault of ours. It was written down.").answer()
+    return _shown(request, Problem(500, detail="This is a fault of ours. It was written down."))

@@ -350,6 +350,18 @@ def test_files_are_kept_for_ever_under_their_hash_and_pages_never(web: Web) -> N
         assert client.get(path).status_code == 404
 
 
+@pytest.mark.parametrize("path", ["/nothing-here", "/tenants/nobody", "/static", "/healthz/x"])
+def test_what_is_not_there_is_a_page_to_people_and_a_document_to_programs(web: Web, path: str) -> None:
+    operator = web.browser(Role.OPERATOR)
+
+    page = operator.get(path, headers={"Accept": "text/html,*/*"})
+    document = web.client().get("/api/v1/nothing", headers={"Accept": "text/html,*/*"})
+
+    assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "There is nothing here" in page.text
+    assert document.headers["content-type"] == "application/problem+json"
+
+
 def test_a_page_comes_in_gzip_to_those_who_take_it(web: Web) -> None:
     client = web.client()
 

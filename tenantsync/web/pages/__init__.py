@@ -3,6 +3,9 @@
 from fastapi import APIRouter
 
 from tenantsync.web.pages import assets, house, overview, parked, people, processes, runs, session, tenants
+from tenantsync.web.pages.common import failure
+
+__all__ = ["failure", "router"]
 
 
 def router() -> APIRouter:
