@@ -12,17 +12,21 @@ from config.settings import Settings
 
 _SECRET_KEYS = re.compile(r"(token|secret|password|credential|authorization|api_?key|cookie)", re.IGNORECASE)
 _SECRET_TEXT = re.compile(
-    r"(Bearer\s+|Basic\s+|sb_secret_|(?:access_token|refresh_token|client_secret|password|sync_?token)[\"']?\s*[=:]\s*[\"']?)"
-    r"[^\s\"'&,}]+|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)",
+    r"(Bearer\s+|Basic\s+|sb_secret_|(?:access_token|refresh_token|client_secret|api_?key|password|sync_?token)[\"']?\s*[=:]\s*[\"']?)"
+    r"[^\s\"'&,}]+|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)|eyJ[\w-]{8,}(?:\.[\w-]*){0,2}|tsr_[\w-]{8,}",
     re.IGNORECASE,
 )
 BLOT = "[hidden]"
-_CHATTY = ("httpx", "httpcore", "kombu", "amqp", "celery.worker.strategy", "celery.app.trace", "celery.beat")
-"""Three lines a tick, eighty thousand ticks a day: what they say is in worker.tasks and in Flower."""
+_CHATTY = (
+    "httpx", "httpcore", "hpack", "websockets", "kombu", "amqp", "celery.worker.strategy", "celery.app.trace",
+    "celery.beat",
+)  # fmt: skip
+"""Three lines a tick, eighty thousand ticks a day: what they say is in worker.tasks and in Flower. Those that speak
+with others tell of headers and keys besides."""
 
 
 def blot(text: str) -> str:
-    """The text without bearer tokens, passwords in addresses and values of secret-looking keys."""
+    """The text without tokens, passwords in addresses and values of secret-looking keys."""
     return _SECRET_TEXT.sub(lambda found: (found.group(1) or "") + BLOT, text)
 
 
