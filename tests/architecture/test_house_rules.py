@@ -1,6 +1,7 @@
 """Conventions that are worth saying twice."""
 
 import ast
+from collections import Counter
 
 import pytest
 
@@ -130,3 +131,17 @@ def test_nothing_written_here_names_a_path_of_one_machine() -> None:
     found = [source.name for source in sources(*WRITTEN_BY_HAND) if any(hint in source.text for hint in hints)]
 
     assert found == []
+
+
+def test_a_fixture_that_any_test_may_ask_for_has_a_name_of_its_own() -> None:
+    """A plugin that one module names is loaded for all, and the later of two namesakes wins."""
+    named = [
+        node.name
+        for source in sources("tests/support")
+        if source.name.endswith("_fixtures.py")
+        for node in source.tree.body
+        if isinstance(node, ast.FunctionDef) and any("fixture" in ast.unparse(one) for one in node.decorator_list)
+    ]
+
+    assert [name for name, times in Counter(named).items() if times > 1] == []
+    assert named

@@ -23,20 +23,20 @@ def barest(item: JsonDict) -> JsonDict:
 
 
 class TestDeletedEvents:
-    def test_g27_an_id_and_a_status_suffice_for_a_deletion(self, tapped: Office, tap: Wiretap) -> None:
-        tapped.seed(*meetings(3))
-        tapped.sync()
-        held = tapped.events["meeting00002"]
-        tapped.delete("meeting00002")
+    def test_g27_an_id_and_a_status_suffice_for_a_deletion(self, tapped_office: Office, tap: Wiretap) -> None:
+        tapped_office.seed(*meetings(3))
+        tapped_office.sync()
+        held = tapped_office.events["meeting00002"]
+        tapped_office.delete("meeting00002")
         tap.rewrite = mapping(barest)
 
-        tapped.sync()
+        tapped_office.sync()
 
         assert tap.pages[-1]["items"] == [{"id": "meeting00002", "status": "cancelled"}]
-        assert tapped.events.keys() == {"meeting00001", "meeting00003"}
-        assert tapped.tombstones["meeting00002"]["event_id"] == held["event_id"]
-        assert tapped.set_aside == {}
-        assert tapped.calendar["failures"] == 0
+        assert tapped_office.events.keys() == {"meeting00001", "meeting00003"}
+        assert tapped_office.tombstones["meeting00002"]["event_id"] == held["event_id"]
+        assert tapped_office.set_aside == {}
+        assert tapped_office.calendar["failures"] == 0
 
     def test_g27_a_deletion_is_news_for_the_mirror(self, office: Office) -> None:
         office.seed(*meetings(3))
@@ -65,16 +65,16 @@ class TestDeletedEvents:
         assert office.health == ("synced", 0)
 
     def test_g28_a_cancelled_occurrence_of_a_series_that_was_never_here_is_not_shown(
-        self, tapped: Office, tap: Wiretap
+        self, tapped_office: Office, tap: Wiretap
     ) -> None:
-        tapped.seed(*meetings(3))
-        tapped.sync()
+        tapped_office.seed(*meetings(3))
+        tapped_office.sync()
         tap.rewrite = adding({1: [exception("nobody", status="cancelled")]})
 
-        tapped.sync()
+        tapped_office.sync()
 
-        assert tapped.visible == {"meeting00001", "meeting00002", "meeting00003"}
-        assert tapped.health == ("synced", 0)
+        assert tapped_office.visible == {"meeting00001", "meeting00002", "meeting00003"}
+        assert tapped_office.health == ("synced", 0)
 
     @pytest.mark.parametrize("syncs_between", [0, 1])
     def test_g31_a_restored_event_is_visible_again_with_new_data(self, office: Office, syncs_between: int) -> None:
@@ -127,30 +127,30 @@ class TestDeletedEvents:
         office.assert_truth()
 
     def test_g32_a_cancelled_event_with_all_its_details_is_deleted_all_the_same(
-        self, tapped: Office, tap: Wiretap
+        self, tapped_office: Office, tap: Wiretap
     ) -> None:
-        tapped.google.configure(keep_cancelled_details=True)
-        tapped.seed(*meetings(3))
-        tapped.sync()
-        tapped.delete("meeting00002")
+        tapped_office.google.configure(keep_cancelled_details=True)
+        tapped_office.seed(*meetings(3))
+        tapped_office.sync()
+        tapped_office.delete("meeting00002")
 
-        tapped.sync()
+        tapped_office.sync()
 
         assert tap.pages[-1]["items"][0]["summary"] == "Meeting 2"
-        assert tapped.events.keys() == {"meeting00001", "meeting00003"}
-        assert tapped.tombstones.keys() == {"meeting00002"}
+        assert tapped_office.events.keys() == {"meeting00001", "meeting00003"}
+        assert tapped_office.tombstones.keys() == {"meeting00002"}
 
     def test_g32_cancelled_events_with_details_in_a_full_listing_are_no_events(
-        self, tapped: Office, tap: Wiretap
+        self, tapped_office: Office, tap: Wiretap
     ) -> None:
-        tapped.google.configure(keep_cancelled_details=True)
-        tapped.seed(*meetings(3))
-        tapped.delete("meeting00002")
+        tapped_office.google.configure(keep_cancelled_details=True)
+        tapped_office.seed(*meetings(3))
+        tapped_office.delete("meeting00002")
 
-        tapped.sync()
+        tapped_office.sync()
 
         assert [item["status"] for item in tap.pages[-1]["items"]].count("cancelled") == 1
-        assert tapped.events.keys() == {"meeting00001", "meeting00003"}
+        assert tapped_office.events.keys() == {"meeting00001", "meeting00003"}
 
     def test_g33_nothing_is_ever_written_at_google(self, office: Office) -> None:
         office.fill(events=20)
@@ -166,20 +166,22 @@ class TestDeletedEvents:
 
 
 class TestCancelledOccurrences:
-    def test_g29_a_cancelled_occurrence_disappears_alone(self, tapped: Office, tap: Wiretap) -> None:
-        tapped.seed(weekly(), *meetings(2))
-        tapped.override("20261208", summary="elsewhere")
-        tapped.sync()
-        before = tapped.versions
-        tapped.cancel("20261215")
+    def test_g29_a_cancelled_occurrence_disappears_alone(self, tapped_office: Office, tap: Wiretap) -> None:
+        tapped_office.seed(weekly(), *meetings(2))
+        tapped_office.override("20261208", summary="elsewhere")
+        tapped_office.sync()
+        before = tapped_office.versions
+        tapped_office.cancel("20261215")
         tap.rewrite = mapping(barest)
 
-        tapped.sync()
+        tapped_office.sync()
 
-        cancelled = tapped.events["standup_20261215T090000Z"]
+        cancelled = tapped_office.events["standup_20261215T090000Z"]
         assert (cancelled["status"], cancelled["series_key"]) == ("cancelled", "standup")
-        assert {key: version for key, version in tapped.versions.items() if key != cancelled["provider_key"]} == before
-        assert tapped.tombstones == {}
+        assert {
+            key: version for key, version in tapped_office.versions.items() if key != cancelled["provider_key"]
+        } == before
+        assert tapped_office.tombstones == {}
 
     def test_g29_a_cancelled_override_is_no_longer_shown_and_still_known(self, office: Office) -> None:
         office.seed(weekly())
@@ -254,14 +256,14 @@ class TestCancelledOccurrences:
     @pytest.mark.parametrize("order", [1, -1], ids=["master first", "exceptions first"])
     @pytest.mark.parametrize("page_size", [1, 10])
     def test_g30_the_order_in_which_a_deleted_series_is_told_of_does_not_matter(
-        self, tapped: Office, tap: Wiretap, order: int, page_size: int
+        self, tapped_office: Office, tap: Wiretap, order: int, page_size: int
     ) -> None:
-        tapped.seed(weekly(), meeting(1))
-        tapped.override("20261208", summary="elsewhere")
-        tapped.cancel("20261215")
-        tapped.sync()
-        tapped.google.configure(page_size=page_size)
-        tapped.seed(*meetings(3))
+        tapped_office.seed(weekly(), meeting(1))
+        tapped_office.override("20261208", summary="elsewhere")
+        tapped_office.cancel("20261215")
+        tapped_office.sync()
+        tapped_office.google.configure(page_size=page_size)
+        tapped_office.seed(*meetings(3))
         told = [
             {"id": "standup", "status": "cancelled"},
             exception(status="cancelled"),
@@ -270,10 +272,10 @@ class TestCancelledOccurrences:
         first, *rest = told[::order]
         tap.rewrite = adding({1: [first, *rest[: page_size - 1]], 2: rest if page_size == 1 else []})
 
-        tapped.sync()
+        tapped_office.sync()
 
-        assert tapped.events.keys() == {"meeting00001", "meeting00002", "meeting00003"}
-        assert tapped.tombstones.keys() == {item["id"] for item in told}
+        assert tapped_office.events.keys() == {"meeting00001", "meeting00002", "meeting00003"}
+        assert tapped_office.tombstones.keys() == {item["id"] for item in told}
 
 
 class TestMoves:

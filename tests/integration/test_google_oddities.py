@@ -89,19 +89,19 @@ class TestMalformedEvents:
 
     @pytest.mark.parametrize("kind", NO_EVENTS)
     def test_g49_a_malformed_event_in_a_delta_does_not_keep_the_token_from_advancing(
-        self, tapped: Office, tap: Wiretap, kind: Any
+        self, tapped_office: Office, tap: Wiretap, kind: Any
     ) -> None:
-        tapped.seed(*meetings(3))
-        tapped.sync()
-        tapped.google.add_poison(ANN, ANN, kind)
-        tapped.patch("meeting00002", summary="changed beside it")
-        tapped.sync()
+        tapped_office.seed(*meetings(3))
+        tapped_office.sync()
+        tapped_office.google.add_poison(ANN, ANN, kind)
+        tapped_office.patch("meeting00002", summary="changed beside it")
+        tapped_office.sync()
         cursor = tap.pages[-1]["nextSyncToken"]
 
-        asked = tapped.sync()
+        asked = tapped_office.sync()
 
         assert asked[0].query["syncToken"] == cursor
-        assert tapped.events["meeting00002"]["title"] == "changed beside it"
+        assert tapped_office.events["meeting00002"]["title"] == "changed beside it"
 
     @pytest.mark.parametrize("kind", DOUBTFUL)
     def test_g49_an_event_that_cannot_be_expanded_is_kept_or_set_aside_but_never_dropped(
@@ -118,20 +118,20 @@ class TestMalformedEvents:
 
     @pytest.mark.parametrize("odd", STRANGERS.values(), ids=STRANGERS)
     def test_g49_a_stranger_is_kept_or_set_aside_and_costs_no_other_event(
-        self, tapped: Office, tap: Wiretap, odd: Any
+        self, tapped_office: Office, tap: Wiretap, odd: Any
     ) -> None:
-        tapped.seed(*meetings(3))
-        tapped.sync()
-        tapped.patch("meeting00002", summary="changed beside it")
+        tapped_office.seed(*meetings(3))
+        tapped_office.sync()
+        tapped_office.patch("meeting00002", summary="changed beside it")
         stranger = {"status": "confirmed", **meeting(99), **odd}
         tap.rewrite = adding({1: [stranger]})
 
-        tapped.sync()
+        tapped_office.sync()
 
-        assert tapped.titles["meeting00002"] == "changed beside it"
-        assert len(tapped.titles) + len(tapped.set_aside) == 4
-        assert tapped.calendar["cursor"] == tap.pages[-1]["nextSyncToken"]
-        assert tapped.health == ("synced", 0)
+        assert tapped_office.titles["meeting00002"] == "changed beside it"
+        assert len(tapped_office.titles) + len(tapped_office.set_aside) == 4
+        assert tapped_office.calendar["cursor"] == tap.pages[-1]["nextSyncToken"]
+        assert tapped_office.health == ("synced", 0)
 
     def test_g49_a_stranger_in_a_listing_that_is_staged_costs_no_other_event(self, office: Office) -> None:
         office.seed(meeting(0, **OFFSET_OF_A_DAY), *meetings(2600))
@@ -215,15 +215,17 @@ class TestMalformedEvents:
         assert office.health == ("synced", 0)
 
     @pytest.mark.parametrize("item", [None, 5, "text", [], {}, {"id": ""}, {"id": 5}], ids=repr)
-    def test_g49_an_item_without_an_id_costs_no_other_event(self, tapped: Office, tap: Wiretap, item: Any) -> None:
-        tapped.seed(*meetings(3))
+    def test_g49_an_item_without_an_id_costs_no_other_event(
+        self, tapped_office: Office, tap: Wiretap, item: Any
+    ) -> None:
+        tapped_office.seed(*meetings(3))
         tap.rewrite = lambda _, page: page | {"items": [item, *page["items"]]}
 
-        tapped.sync()
+        tapped_office.sync()
 
-        assert len(tapped.visible) == 3
-        assert len(tapped.set_aside) == 1
-        assert tapped.health == ("synced", 0)
+        assert len(tapped_office.visible) == 3
+        assert len(tapped_office.set_aside) == 1
+        assert tapped_office.health == ("synced", 0)
 
 
 class TestAccessRoles:
@@ -481,12 +483,12 @@ class TestOrder:
         assert after["version"] > before["version"]
         office.assert_truth()
 
-    def test_g55_a_later_answer_wins_though_its_updated_is_older(self, tapped: Office, tap: Wiretap) -> None:
-        tapped.seed(meeting(1))
-        tapped.sync()
-        tapped.patch("meeting00001", summary="restored from a backup")
+    def test_g55_a_later_answer_wins_though_its_updated_is_older(self, tapped_office: Office, tap: Wiretap) -> None:
+        tapped_office.seed(meeting(1))
+        tapped_office.sync()
+        tapped_office.patch("meeting00001", summary="restored from a backup")
         tap.rewrite = mapping(lambda item: item | {"updated": "2001-01-01T00:00:00.000Z"})
 
-        tapped.sync()
+        tapped_office.sync()
 
-        assert tapped.events["meeting00001"]["title"] == "restored from a backup"
+        assert tapped_office.events["meeting00001"]["title"] == "restored from a backup"

@@ -157,42 +157,42 @@ class TestQuery:
 
 class TestTokens:
     def test_g3_a_sync_token_on_the_first_page_of_many_is_not_taken_for_the_end(
-        self, tapped: Office, tap: Wiretap
+        self, tapped_office: Office, tap: Wiretap
     ) -> None:
-        tapped.google.configure(page_size=2)
-        tapped.seed(*meetings(6))
-        tapped.google.add_fault(Fault(kind="sync_token_on_first_page"))
+        tapped_office.google.configure(page_size=2)
+        tapped_office.seed(*meetings(6))
+        tapped_office.google.add_fault(Fault(kind="sync_token_on_first_page"))
 
-        asked = tapped.sync()
+        asked = tapped_office.sync()
 
         assert "nextSyncToken" in tap.pages[0]
         assert kinds(asked) == ["full", "full+", "full+"]
-        assert tapped.calendar["cursor"] == tap.pages[-1]["nextSyncToken"]
-        tapped.assert_truth()
+        assert tapped_office.calendar["cursor"] == tap.pages[-1]["nextSyncToken"]
+        tapped_office.assert_truth()
 
     def test_g3_a_sync_token_on_the_first_page_of_a_delta_is_not_taken_for_the_end(
-        self, tapped: Office, tap: Wiretap
+        self, tapped_office: Office, tap: Wiretap
     ) -> None:
-        tapped.sync()
-        tapped.google.configure(page_size=2)
-        tapped.seed(*meetings(6))
-        tapped.google.add_fault(Fault(kind="sync_token_on_first_page"))
+        tapped_office.sync()
+        tapped_office.google.configure(page_size=2)
+        tapped_office.seed(*meetings(6))
+        tapped_office.google.add_fault(Fault(kind="sync_token_on_first_page"))
 
-        asked = tapped.sync()
+        asked = tapped_office.sync()
 
         assert "nextSyncToken" in tap.pages[1]
         assert kinds(asked) == ["delta", "delta+", "delta+"]
-        assert tapped.calendar["cursor"] == tap.pages[-1]["nextSyncToken"]
-        tapped.assert_truth()
+        assert tapped_office.calendar["cursor"] == tap.pages[-1]["nextSyncToken"]
+        tapped_office.assert_truth()
 
-    def test_g6_a_quiet_delta_with_a_new_token_stores_the_new_token(self, tapped: Office, tap: Wiretap) -> None:
-        tapped.sync()
-        before = tapped.calendar["cursor"]
+    def test_g6_a_quiet_delta_with_a_new_token_stores_the_new_token(self, tapped_office: Office, tap: Wiretap) -> None:
+        tapped_office.sync()
+        before = tapped_office.calendar["cursor"]
 
-        tapped.sync()
+        tapped_office.sync()
 
         assert tap.pages[-1]["items"] == []
-        assert tapped.calendar["cursor"] == tap.pages[-1]["nextSyncToken"] != before
+        assert tapped_office.calendar["cursor"] == tap.pages[-1]["nextSyncToken"] != before
 
     @pytest.mark.parametrize(("list_kind", "older"), [("delta", 0), ("full", 1)])
     def test_g7_a_last_page_with_neither_token_fails_the_sync_and_changes_nothing(
@@ -224,14 +224,14 @@ class TestTokens:
 
     @pytest.mark.parametrize("token", TOKENS.values(), ids=TOKENS)
     def test_g13_a_token_survives_storage_and_the_address_byte_for_byte(
-        self, tapped: Office, tap: Wiretap, token: str
+        self, tapped_office: Office, tap: Wiretap, token: str
     ) -> None:
         tap.rewrite = replacing(nextSyncToken=token)
-        tapped.sync()
+        tapped_office.sync()
 
-        asked = tapped.sync()
+        asked = tapped_office.sync()
 
-        assert tapped.calendar["cursor"] == token
+        assert tapped_office.calendar["cursor"] == token
         assert asked[0].query["syncToken"] == token
 
     def test_g13_a_token_of_four_kilobytes_works(self, office: Office) -> None:
@@ -273,17 +273,17 @@ class TestPages:
         assert kinds(asked) == ["delta", "delta+", "delta+", "delta+"]
         office.assert_truth()
 
-    def test_g5_a_quiet_delta_without_an_items_key_is_a_success(self, tapped: Office, tap: Wiretap) -> None:
-        tapped.seed(*meetings(3))
-        tapped.sync()
-        tapped.google.add_fault(Fault(kind="page_without_items"))
+    def test_g5_a_quiet_delta_without_an_items_key_is_a_success(self, tapped_office: Office, tap: Wiretap) -> None:
+        tapped_office.seed(*meetings(3))
+        tapped_office.sync()
+        tapped_office.google.add_fault(Fault(kind="page_without_items"))
 
-        tapped.sync()
+        tapped_office.sync()
 
         assert "items" not in tap.pages[-1]
-        assert tapped.calendar["cursor"] == tap.pages[-1]["nextSyncToken"]
-        assert tapped.calendar["failures"] == 0
-        tapped.assert_truth()
+        assert tapped_office.calendar["cursor"] == tap.pages[-1]["nextSyncToken"]
+        assert tapped_office.calendar["failures"] == 0
+        tapped_office.assert_truth()
 
     @pytest.mark.parametrize("older", [0, 1], ids=["delta", "full"])
     def test_g8_a_page_token_that_repeats_ends_the_run_with_an_error(self, office: Office, older: int) -> None:
@@ -322,33 +322,33 @@ class TestPages:
     )
     @pytest.mark.parametrize("known", [0, 1], ids=["unknown", "known"])
     def test_g9_of_an_event_on_two_pages_of_a_delta_the_later_one_stands(
-        self, tapped: Office, tap: Wiretap, first: Any, last: Any, title: list[str], known: int
+        self, tapped_office: Office, tap: Wiretap, first: Any, last: Any, title: list[str], known: int
     ) -> None:
-        tapped.seed(*[meeting(9, summary="stored")] * known)
-        tapped.sync()
-        tapped.google.configure(page_size=2)
-        tapped.seed(*meetings(6))
+        tapped_office.seed(*[meeting(9, summary="stored")] * known)
+        tapped_office.sync()
+        tapped_office.google.configure(page_size=2)
+        tapped_office.seed(*meetings(6))
         tap.rewrite = adding({1: [{"status": "confirmed", **first}], 3: [{"status": "confirmed", **last}]})
 
-        tapped.sync()
+        tapped_office.sync()
 
-        stored = tapped.fleet.rows("select title from sync.events where provider_key = 'meeting00009'")
+        stored = tapped_office.fleet.rows("select title from sync.events where provider_key = 'meeting00009'")
         assert [row["title"] for row in stored] == title
-        assert tapped.visible >= {f"meeting{number:05d}" for number in range(1, 7)}
+        assert tapped_office.visible >= {f"meeting{number:05d}" for number in range(1, 7)}
 
     @pytest.mark.parametrize("first", ["confirmed", "cancelled"])
     def test_g9_of_an_event_on_two_pages_of_a_full_listing_the_later_one_stands(
-        self, tapped: Office, tap: Wiretap, first: str
+        self, tapped_office: Office, tap: Wiretap, first: str
     ) -> None:
-        tapped.google.configure(page_size=2)
-        tapped.seed(*meetings(6))
+        tapped_office.google.configure(page_size=2)
+        tapped_office.seed(*meetings(6))
         newer = meeting(9, summary="new", status="confirmed")
         tap.rewrite = adding({1: [meeting(9, summary="old", status=first)], 3: [newer]})
 
-        tapped.sync()
+        tapped_office.sync()
 
-        assert tapped.events["meeting00009"]["title"] == "new"
-        assert len(tapped.visible) == 7
+        assert tapped_office.events["meeting00009"]["title"] == "new"
+        assert len(tapped_office.visible) == 7
 
 
 class TestReplay:
@@ -366,23 +366,23 @@ class TestReplay:
         doubled=st.lists(st.integers(0, 12), max_size=5),
     )
     def test_g10_a_delta_applied_again_and_again_changes_nothing(
-        self, tapped: Office, tap: Wiretap, edits: int, replays: int, page_size: int, doubled: list[int]
+        self, tapped_office: Office, tap: Wiretap, edits: int, replays: int, page_size: int, doubled: list[int]
     ) -> None:
-        tapped.fill(events=10, series_every=3)
-        tapped.sync()
-        cursor = tapped.calendar["cursor"]
-        tapped.churn(edits)
-        tapped.google.configure(page_size=page_size)
+        tapped_office.fill(events=10, series_every=3)
+        tapped_office.sync()
+        cursor = tapped_office.calendar["cursor"]
+        tapped_office.churn(edits)
+        tapped_office.google.configure(page_size=page_size)
         tap.rewrite = repeating(doubled)
-        tapped.sync()
-        once = tapped.table()
+        tapped_office.sync()
+        once = tapped_office.table()
 
         for _ in range(replays):
-            tapped.use_cursor(cursor)
-            assert set(kinds(tapped.sync())) <= {"delta", "delta+"}
+            tapped_office.use_cursor(cursor)
+            assert set(kinds(tapped_office.sync())) <= {"delta", "delta+"}
 
-        assert tapped.table() == once
-        tapped.assert_truth()
+        assert tapped_office.table() == once
+        tapped_office.assert_truth()
 
 
 class TestQueryVersion:
@@ -421,46 +421,46 @@ class TestQueryVersion:
 
 class TestChangesWhilePaging:
     def test_g14_what_changes_while_a_delta_is_paged_comes_with_the_next_one(
-        self, tapped: Office, tap: Wiretap
+        self, tapped_office: Office, tap: Wiretap
     ) -> None:
-        tapped.sync()
-        tapped.google.configure(page_size=2)
-        tapped.seed(*meetings(6))
+        tapped_office.sync()
+        tapped_office.google.configure(page_size=2)
+        tapped_office.seed(*meetings(6))
         tap.hold(page=1)
-        syncing = threading.Thread(target=tapped.sync)
+        syncing = threading.Thread(target=tapped_office.sync)
         syncing.start()
         tap.wait_until_held()
-        edited = tapped.edit_on_both_sides()
+        edited = tapped_office.edit_on_both_sides()
         tap.release()
         syncing.join()
         tap.pages.clear()
 
-        asked = tapped.sync()
+        asked = tapped_office.sync()
 
         assert set(kinds(asked)) == {"delta", "delta+"}
         assert {item["id"] for page in tap.pages for item in page["items"]} == edited
-        tapped.assert_truth()
+        tapped_office.assert_truth()
 
     @pytest.mark.parametrize("syncs", [0, 1], ids=["first listing", "resync"])
     def test_g14_what_changes_while_everything_is_listed_comes_with_the_next_delta(
-        self, tapped: Office, tap: Wiretap, syncs: int
+        self, tapped_office: Office, tap: Wiretap, syncs: int
     ) -> None:
-        tapped.seed(*meetings(6))
-        tapped.google.configure(page_size=2)
+        tapped_office.seed(*meetings(6))
+        tapped_office.google.configure(page_size=2)
         for _ in range(syncs):
-            tapped.sync()
-            tapped.expire()
+            tapped_office.sync()
+            tapped_office.expire()
         tap.hold(page=1)
-        syncing = threading.Thread(target=tapped.sync)
+        syncing = threading.Thread(target=tapped_office.sync)
         syncing.start()
         tap.wait_until_held()
-        edited = tapped.edit_on_both_sides()
+        edited = tapped_office.edit_on_both_sides()
         tap.release()
         syncing.join()
         tap.pages.clear()
 
-        asked = tapped.sync()
+        asked = tapped_office.sync()
 
         assert set(kinds(asked)) == {"delta", "delta+"}
         assert {item["id"] for page in tap.pages for item in page["items"]} == edited
-        tapped.assert_truth()
+        tapped_office.assert_truth()

@@ -113,23 +113,23 @@ class TestArrival:
         assert after == before
 
     def test_g38_a_delta_with_the_master_alone_leaves_its_exceptions_as_they_are(
-        self, tapped: Office, tap: Wiretap
+        self, tapped_office: Office, tap: Wiretap
     ) -> None:
-        tapped.seed(weekly())
-        tapped.override("20261208", summary="elsewhere")
-        tapped.cancel("20261215")
-        tapped.sync()
-        before = tapped.events
-        tapped.patch(MASTER, summary="renamed")
+        tapped_office.seed(weekly())
+        tapped_office.override("20261208", summary="elsewhere")
+        tapped_office.cancel("20261215")
+        tapped_office.sync()
+        before = tapped_office.events
+        tapped_office.patch(MASTER, summary="renamed")
 
-        tapped.sync()
+        tapped_office.sync()
 
-        after = tapped.events
+        after = tapped_office.events
         assert [item["id"] for item in tap.pages[-1]["items"]] == [MASTER]
         assert after[MASTER]["title"] == "renamed"
         assert {key: after[key] for key in (SECOND, THIRD)} == {key: before[key] for key in (SECOND, THIRD)}
         assert after.keys() == before.keys()
-        tapped.assert_truth()
+        tapped_office.assert_truth()
 
     def test_g38_a_master_that_is_written_anew_without_any_change_leaves_everything_as_it_is(
         self, office: Office
@@ -158,15 +158,15 @@ class TestAloneStanding:
         assert office.events["theirs_20261208T090000Z"]["title"] == "Override of 20261208"
         office.assert_truth()
 
-    def test_g39_its_cancellation_removes_it(self, tapped: Office, tap: Wiretap) -> None:
-        tapped.seed(exception("theirs"), meeting(1))
-        tapped.sync()
-        tapped.seed(exception("theirs", status="cancelled"))
+    def test_g39_its_cancellation_removes_it(self, tapped_office: Office, tap: Wiretap) -> None:
+        tapped_office.seed(exception("theirs"), meeting(1))
+        tapped_office.sync()
+        tapped_office.seed(exception("theirs", status="cancelled"))
 
-        tapped.sync()
+        tapped_office.sync()
 
         assert tap.pages[-1]["items"][0]["status"] == "cancelled"
-        assert tapped.visible == {"meeting00001"}
+        assert tapped_office.visible == {"meeting00001"}
 
     def test_g39_it_survives_a_resync(self, office: Office) -> None:
         office.seed(exception("theirs"), meeting(1))
@@ -202,19 +202,19 @@ class TestAloneStanding:
 class TestOriginalStart:
     @pytest.mark.parametrize("words", OTHER_WORDS.values(), ids=OTHER_WORDS)
     def test_g41_the_original_start_in_other_words_names_the_same_instance(
-        self, tapped: Office, tap: Wiretap, words: dict[str, str]
+        self, tapped_office: Office, tap: Wiretap, words: dict[str, str]
     ) -> None:
-        tapped.seed(weekly())
-        tapped.override("20261208", summary="first words")
-        tapped.sync()
-        before = tapped.events[SECOND]
-        tapped.override("20261208", summary="other words", originalStartTime=words)
+        tapped_office.seed(weekly())
+        tapped_office.override("20261208", summary="first words")
+        tapped_office.sync()
+        before = tapped_office.events[SECOND]
+        tapped_office.override("20261208", summary="other words", originalStartTime=words)
 
-        tapped.sync()
+        tapped_office.sync()
 
-        after = tapped.events[SECOND]
+        after = tapped_office.events[SECOND]
         assert tap.pages[-1]["items"][0]["originalStartTime"] == words
-        assert tapped.events.keys() == {MASTER, SECOND}
+        assert tapped_office.events.keys() == {MASTER, SECOND}
         assert (after["event_id"], after["title"]) == (before["event_id"], "other words")
         assert after["original_start"] == before["original_start"] == datetime(2026, 12, 8, 9, tzinfo=UTC)
         assert after["original_all_day"] is False
@@ -268,17 +268,17 @@ class TestAllDay:
         ids=["to all-day", "to timed"],
     )
     def test_g42_exceptions_that_no_longer_match_the_toggled_master_are_not_shown(
-        self, tapped: Office, tap: Wiretap, series: dict[str, Any], day: str, to: dict[str, Any], told: bool
+        self, tapped_office: Office, tap: Wiretap, series: dict[str, Any], day: str, to: dict[str, Any], told: bool
     ) -> None:
-        tapped.seed(series, meeting(1))
-        tapped.google.override_instance(ANN, ANN, MASTER, f"{MASTER}_{day}", {"summary": "stale"})
-        tapped.sync()
-        tapped.patch(MASTER, **to)
+        tapped_office.seed(series, meeting(1))
+        tapped_office.google.override_instance(ANN, ANN, MASTER, f"{MASTER}_{day}", {"summary": "stale"})
+        tapped_office.sync()
+        tapped_office.patch(MASTER, **to)
         tap.rewrite = without(lambda item: not told and "recurringEventId" in item)
 
-        tapped.sync()
+        tapped_office.sync()
 
-        assert tapped.visible == {MASTER, "meeting00001"}
+        assert tapped_office.visible == {MASTER, "meeting00001"}
 
     def test_g42_an_exception_made_after_the_toggle_stays(self, office: Office) -> None:
         office.seed(weekly())
@@ -305,17 +305,19 @@ class TestAllDay:
         assert office.visible == {MASTER}
         office.assert_truth()
 
-    def test_g42_a_toggle_that_a_resync_finds_leaves_no_stale_exception(self, tapped: Office, tap: Wiretap) -> None:
-        tapped.seed(weekly())
-        tapped.override("20261208", summary="stale")
-        tapped.sync()
-        tapped.patch(MASTER, **ALL_DAY)
-        tapped.expire()
+    def test_g42_a_toggle_that_a_resync_finds_leaves_no_stale_exception(
+        self, tapped_office: Office, tap: Wiretap
+    ) -> None:
+        tapped_office.seed(weekly())
+        tapped_office.override("20261208", summary="stale")
+        tapped_office.sync()
+        tapped_office.patch(MASTER, **ALL_DAY)
+        tapped_office.expire()
         tap.rewrite = without(lambda item: "recurringEventId" in item)
 
-        tapped.sync()
+        tapped_office.sync()
 
-        assert tapped.visible == {MASTER}
+        assert tapped_office.visible == {MASTER}
 
 
 class TestNoExpansion:
@@ -333,12 +335,12 @@ class TestNoExpansion:
         assert {entry.query["singleEvents"] for entry in asked} == {"false"}
         assert office.google.requests(endpoint="events.instances") == []
 
-    def test_g48_a_touched_series_without_an_end_is_one_row(self, tapped: Office, tap: Wiretap) -> None:
-        tapped.seed(weekly())
-        tapped.sync()
-        tapped.patch(MASTER, summary="renamed")
+    def test_g48_a_touched_series_without_an_end_is_one_row(self, tapped_office: Office, tap: Wiretap) -> None:
+        tapped_office.seed(weekly())
+        tapped_office.sync()
+        tapped_office.patch(MASTER, summary="renamed")
 
-        tapped.sync()
+        tapped_office.sync()
 
         assert len(tap.pages[-1]["items"]) == 1
-        assert tapped.events.keys() == {MASTER}
+        assert tapped_office.events.keys() == {MASTER}

@@ -177,18 +177,18 @@ class TestVoidTokens:
         ids=["unknown reason", "no reason", "text", "list", "empty", "html"],
     )
     def test_g17_a_410_that_does_not_say_why_leads_to_one_full_listing(
-        self, tapped: Office, tap: Wiretap, reply: Reply
+        self, tapped_office: Office, tap: Wiretap, reply: Reply
     ) -> None:
-        tapped.seed(*meetings(5))
-        tapped.sync()
-        tapped.delete("meeting00002")
+        tapped_office.seed(*meetings(5))
+        tapped_office.sync()
+        tapped_office.delete("meeting00002")
         tap.replies.append(reply)
 
-        asked = tapped.sync()
+        asked = tapped_office.sync()
 
         assert kinds(asked) == ["full"]
-        assert tapped.health == ("synced", 0)
-        tapped.assert_truth()
+        assert tapped_office.health == ("synced", 0)
+        tapped_office.assert_truth()
 
     def test_g17_a_410_about_a_deleted_resource_is_no_resync(self, office: Office) -> None:
         office.seed(*meetings(5))

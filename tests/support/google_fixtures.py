@@ -44,6 +44,6 @@ def tap(google_server: ThreadedServer) -> Iterator[Wiretap]:
 
 
 @pytest.fixture
-def tapped(make_office: Callable[..., Office], tap: Wiretap) -> Office:
+def tapped_office(make_office: Callable[..., Office], tap: Wiretap) -> Office:
     """An office whose requests pass through `tap`."""
     return make_office(google_api_endpoint=f"{tap.url}/calendar/v3/")
