@@ -11,6 +11,7 @@ import pytest
 from celery import Celery
 from pytest_celery import CeleryBrokerCluster, CeleryTestSetup, CeleryWorkerCluster, RedisTestBroker
 
+from sandbox.google.control import GoogleControl
 from sandbox.world import World
 from tests.support.containers import worker_container
 from tests.support.nodes import ProcessWorker, ProductSetup, broker_node, worker_node
@@ -23,6 +24,14 @@ def world() -> Iterator[World]:
     with World(overrides={"SYNC_INTERVAL": "1s", "WORKER_BATCH_SIZE": "20", "SYNC_UNIT_DEADLINE": "5s"}) as running:
         running.keep_supabase_alive()
         yield running
+
+
+@pytest.fixture
+def google(world: World) -> Iterator[GoogleControl]:
+    """The world's Google, for what it is to be told; in good health again after each test."""
+    with world.google.control() as control:
+        yield control
+        control.clear_faults()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,13 +18,6 @@ from tests.support.worlds import Tenant, add_tenant, ask, event, eventually, mir
 
 pytestmark = pytest.mark.timeout(180)
 RECOVERY = 10.0  # seconds: rule 1
-
-
-@pytest.fixture
-def google(world: World) -> Iterator[GoogleControl]:
-    with world.google.control() as control:
-        yield control
-        control.clear_faults()
 
 
 @pytest.fixture

@@ -27,12 +27,6 @@ Run = Callable[..., Answer]
 
 
 @pytest.fixture
-def google(world: World) -> Iterator[GoogleControl]:
-    with world.google.control() as control:
-        yield control
-
-
-@pytest.fixture
 def run(world: World, monkeypatch: pytest.MonkeyPatch, celery_setup: CeleryTestSetup) -> Iterator[Run]:
     """Runs a command with --json in this process; answers exit code and the JSON object."""
     for name, value in world.product_environment().items():

@@ -35,13 +35,6 @@ def world() -> Iterator[World]:
 
 
 @pytest.fixture
-def google(world: World) -> Iterator[GoogleControl]:
-    with world.google.control() as control:
-        yield control
-        control.clear_faults()
-
-
-@pytest.fixture
 def tenant(world: World, google: GoogleControl, celery_setup: CeleryTestSetup) -> Tenant:
     """A tenant that was synced."""
     made = add_tenant(world, google)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from db.repositories import mirroring
 from db.repositories.mirroring import Key, LeasedTenant
@@ -16,6 +16,8 @@ from tests.support.fleet import TenantHandle
 from tests.support.mirror import (
     MirrorSide,
     assert_mirror_equals_postgres,
+    change,
+    later,
     outbox,
     plant_calendar,
     plant_events,
@@ -31,8 +33,6 @@ pytestmark = pytest.mark.timeout(600)
 
 LEASE = timedelta(seconds=90)
 BLOCKED = text("select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'")
-CHANGE = text("update sync.calendars set name = name || 'x' where calendar_id = :calendar")
-LATER = text("update mirror.turns set ready_at = ready_at - :time, lease_until = lease_until - :time")
 BACKLOG = 20_000
 
 
@@ -82,10 +82,6 @@ def send(database: Database) -> Callable[..., list[Key]]:
 
 def acknowledged(entity: str, row: dict[str, object]) -> dict[str, object]:
     return {"tenant_id": row["tenant_id"], "entity": entity, "row_id": row["id"], "version": row["version"]}
-
-
-def change(calendar: UUID) -> Callable[[Connection], object]:
-    return lambda connection: connection.execute(CHANGE, {"calendar": calendar})
 
 
 def test_a_tenant_is_leased_to_one_sender_alone(calendar: UUID, lease: Callable[..., list[LeasedTenant]]) -> None:
@@ -175,7 +171,7 @@ def test_a_change_that_commits_while_the_tenant_is_given_back_is_not_lost(
 
     with ThreadPoolExecutor(1) as pool:
         with database.transaction() as changing:
-            changing.execute(CHANGE, {"calendar": calendar})
+            change(calendar)(changing)
             giving_back = pool.submit(release, held)
             wait_until(lambda: blocked(database) == 1, what="the release waiting for the change")
         giving_back.result(10)
@@ -201,7 +197,7 @@ def test_a_change_whose_transaction_began_before_the_lease_is_not_lost(
         held = lease()
         send(acme)
         release(held)
-        changing.execute(CHANGE, {"calendar": calendar})
+        change(calendar)(changing)
 
     assert len(lease()) == 1
 
@@ -210,17 +206,11 @@ def test_a_sender_passes_over_a_tenant_that_is_being_changed_and_finds_it_afterw
     database: Database, acme: TenantHandle, calendar: UUID, lease: Callable[..., list[LeasedTenant]]
 ) -> None:
     with database.transaction() as changing:
-        changing.execute(CHANGE, {"calendar": calendar})
+        change(calendar)(changing)
         meanwhile = lease()
 
     assert meanwhile == []
     assert len(lease()) == 1
-
-
-def later(database: Database, time: timedelta) -> None:
-    """What stands in the rows is as if so much time had passed."""
-    with database.transaction() as connection:
-        connection.execute(LATER, {"time": time})
 
 
 def test_a_sender_that_died_is_replaced_when_its_lease_ends_and_not_before(
@@ -257,7 +247,7 @@ def test_a_sender_back_from_the_dead_leaves_its_successor_alone_also_after_a_lat
         changing.execute(text("select now()"))  # this is what its wake-up will say
         dead = lease(timedelta(0))
         wait_until(lambda: len(lease()) == 1, what="the successor")
-        changing.execute(CHANGE, {"calendar": calendar})
+        change(calendar)(changing)
 
     release(dead)
 

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from config.settings import Settings
 from db.repositories import mirroring
@@ -20,6 +20,8 @@ from tests.support.logs import captured_logs
 from tests.support.mirror import (
     MirrorSide,
     assert_mirror_equals_postgres,
+    change,
+    later,
     outbox,
     plant_calendar,
     plant_events,
@@ -36,8 +38,6 @@ pytestmark = pytest.mark.timeout(600)
 
 RECOVERY = timedelta(seconds=10)
 BRIEF = timedelta(seconds=0.4)  # renewed every tenth of a second
-CHANGE = text("update sync.calendars set name = name || 'x' where calendar_id = :calendar")
-LATER = text("update mirror.turns set ready_at = ready_at - :time, lease_until = lease_until - :time")
 TURN = text("select ready_at, lease_until from mirror.turns where tenant_id = :tenant")
 
 
@@ -58,21 +58,11 @@ def in_background() -> Iterator[Callable[..., "Future[Any]"]]:
         yield pool.submit
 
 
-def change(calendar: UUID) -> Callable[[Connection], object]:
-    return lambda connection: connection.execute(CHANGE, {"calendar": calendar})
-
-
 def turn(database: Database, tenant: TenantHandle) -> tuple[datetime, datetime | None]:
     """(when its turn is, until when it is leased)."""
     with database.reading() as connection:
         row = connection.execute(TURN, {"tenant": tenant.tenant_id}).one()
         return row.ready_at, row.lease_until
-
-
-def later(database: Database, time: timedelta) -> None:
-    """What stands in the rows is as if so much time had passed."""
-    with database.transaction() as connection:
-        connection.execute(LATER, {"time": time})
 
 
 def renewed_twice(database: Database, tenant: TenantHandle) -> None:
@@ -154,7 +144,7 @@ def test_a_tenant_that_is_being_changed_holds_up_no_renewal_and_is_not_lost(
     plant_calendar(database, other)
     with Holding(database, limit=10, lease=BRIEF) as holding:
         with database.transaction() as changing:
-            changing.execute(CHANGE, {"calendar": calendar})
+            change(calendar)(changing)
             renewed_twice(database, other)
 
             assert holding.ours([acme.tenant_id]) == {acme.tenant_id}

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import psycopg2
 import psycopg2.extras
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from db.ids import new_id
 from db.repositories import tenants
@@ -142,6 +143,19 @@ def closed_for(database: Database) -> float:
         return float(connection.execute(CLOSED_FOR).scalar_one())
 
 
+def change(calendar: UUID) -> Callable[[Connection], object]:
+    """A change of a calendar's row, for a transaction."""
+    return lambda connection: connection.execute(CHANGE, {"calendar": calendar})
+
+
+def later(database: Database, time: timedelta) -> None:
+    """What stands in the mirror's turns is as if so much time had passed."""
+    with database.transaction() as connection:
+        connection.execute(LATER, {"time": time})
+
+
+CHANGE = text("update sync.calendars set name = name || 'x' where calendar_id = :calendar")
+LATER = text("update mirror.turns set ready_at = ready_at - :time, lease_until = lease_until - :time")
 CLOSED_FOR = text("""
 select extract(epoch from until - now())::float8 from sync.cooldowns
  where scope = 'provider' and scope_id = 'supabase' and until > now()
