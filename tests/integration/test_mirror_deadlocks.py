@@ -1,4 +1,4 @@
-"""Parked rows that are sent again, or forgotten, while their senders and writers are at work: nobody waits in a ring."""
+"""Parked rows that are sent again, or forgotten, while senders and writers are at work: nobody waits in a ring."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
