@@ -48,6 +48,7 @@ class Misbehaving:
         self.statuses: list[int] = []
         self.token: str | None = None
         self.asked: list[tuple[str, dict[str, str], bytes]] = []
+        self.repeats = False
         self.hold = threading.Event()
         outer = self
 
@@ -96,6 +97,8 @@ class Misbehaving:
             found = self.after(int(query["since_sequence"][0]))
             page = found[: int(query["limit"][0])]
             more = page[-1]["event_sequence"] if len(found) > len(page) else None
+            if self.repeats:
+                page, more = [told(1)], 1
             self._json(request, 200, {"items": page, "next_since": more, "last_sequence": max(self.events, default=0)})
 
     def _stream(self, request: BaseHTTPRequestHandler, since: int) -> None:
@@ -288,3 +291,46 @@ def test_what_one_has_read_is_acknowledged(server: Misbehaving) -> None:
 
     path, _, body = server.asked[-1]
     assert (path, json.loads(body)) == ("/acknowledge", {"sequence": 2})
+
+
+@pytest.mark.parametrize("breaker", ["\u2028", "\u2029", "\x85"])
+def test_no_text_in_an_event_makes_another_event(server: Misbehaving, breaker: str) -> None:
+    forged = json.dumps(told(2, "process_completed"))
+    title = f"a{breaker}{breaker}data: {forged}{breaker}{breaker}event: end{breaker}data: x{breaker}{breaker}"
+    server.add(told(1, title=title), told(2))
+    raw = json.dumps(told(1, title=title), ensure_ascii=False)  # as our server writes it: none of these is a line break
+    server.streams = [lambda _: f"data: {raw}\n\n{message(told(2))}"]
+
+    events = list(Seen(server, until=lambda event: event.sequence == 2).stream)
+
+    assert [(one.sequence, one.type) for one in events] == [(1, "step_update"), (2, "step_update")]
+    assert events[0].data == {"title": title}
+
+
+NONSENSE = {
+    "no JSON": "data: {\n\n",
+    "no event": "data: []\n\n",
+    "an event of nothing": "data: {}\n\n",
+    "depth": f"data: {'[' * 5000}\n\n",
+    "a line without end": "data: " + "x" * 9_000_000,
+    "an event without end": "data: x\n" * 1_500_000,
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_a_server_that_talks_nonsense_is_tried_again(server: Misbehaving, name: str) -> None:
+    server.add(told(1))
+    server.streams = [lambda _: NONSENSE[name]]
+    seen = Seen(server)
+
+    assert seen.upto(1) == [1]
+    assert "waiting" in seen.states
+
+
+def test_a_server_that_always_has_more_of_the_same_is_not_asked_for_ever(server: Misbehaving) -> None:
+    server.add(told(1), told(3))
+    server.repeats = True
+    seen = Seen(server, on_state=lambda state: state.name == "waiting" and seen.stream.close())
+
+    assert list(seen.stream) != []
+    assert len(server.asked) < 20

@@ -31,9 +31,17 @@ def checked(answer: httpx.Response, *, renewable: bool) -> httpx.Response:
     raise Unavailable(told)
 
 
+def json_of(answer: httpx.Response) -> Any:
+    """What an answer holds. Raises Unavailable."""
+    try:
+        return answer.json()
+    except (ValueError, RecursionError):
+        raise Unavailable("the server answered with something else than JSON") from None
+
+
 def _told(answer: httpx.Response) -> str:
     """What a problem document says, or the status where there is none."""
-    with contextlib.suppress(ValueError, AttributeError, httpx.HTTPError):
+    with contextlib.suppress(ValueError, AttributeError, RecursionError, httpx.HTTPError):
         answer.read()
         told: Mapping[str, Any] = answer.json()
         return f"{answer.status_code} " + ": ".join(str(told[one]) for one in ("title", "detail") if told.get(one))

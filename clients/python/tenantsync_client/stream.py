@@ -138,8 +138,8 @@ class ProcessStream:
     def _catch_up(self) -> Iterator[ProcessEvent]:
         more = True
         while more and not self._closed.is_set():
-            events, more = self._feed.after(self.position)
-            more = more and bool(events)
+            before = self.position
+            events, more = self._feed.after(before)
             for event in events:
                 if event.sequence > self.position + 1:  # what was asked for has it not: it is gone
                     gap = Gap(self.position + 1, event.sequence - 1)
@@ -147,6 +147,7 @@ class ProcessStream:
                     self._on_gap(gap)
                 if event.sequence == self.position + 1:
                     yield from self._hand(event)
+            more = more and self.position > before
 
     def _hand(self, event: ProcessEvent) -> Iterator[ProcessEvent]:
         if self._closed.is_set():

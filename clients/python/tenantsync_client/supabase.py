@@ -54,8 +54,10 @@ class SupabaseFeed:
             answer = self._http.get(f"{self._url}/rest/v1/process_events", params=query, headers=headers)
         except httpx.HTTPError as error:
             raise Unavailable(f"Supabase: {type(error).__name__}") from None
-        found = [ProcessEvent.read(one) for one in sending.checked(answer, renewable=callable(self._token)).json()]
-        return found, len(found) == PAGE
+        rows = sending.json_of(sending.checked(answer, renewable=callable(self._token)))
+        if not isinstance(rows, list):
+            raise Unavailable("Supabase answered with something else than rows")
+        return [ProcessEvent.read(one) for one in rows], len(rows) == PAGE
 
     def listen(self, sequence: int) -> Iterator[ProcessEvent | Opened | Ring]:
         """Rings, and now and then one of our own."""

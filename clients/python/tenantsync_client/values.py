@@ -23,18 +23,21 @@ class ProcessEvent:
 
     @classmethod
     def read(cls, told: Mapping[str, Any]) -> "ProcessEvent":
-        """From the JSON of the HTTP API."""
-        return cls(
-            id=told["id"],
-            process_id=told["process_id"],
-            type=told["event_type"],
-            sequence=int(told["event_sequence"]),
-            category=told["event_category"],
-            priority=int(told["event_priority"]),
-            source=told["event_source"],
-            created_at=told["created_at"],
-            data=told["event_data"],
-        )
+        """From the JSON of the HTTP API. Raises Unavailable for what is no event."""
+        try:
+            return cls(
+                id=told["id"],
+                process_id=told["process_id"],
+                type=told["event_type"],
+                sequence=int(told["event_sequence"]),
+                category=told["event_category"],
+                priority=int(told["event_priority"]),
+                source=told["event_source"],
+                created_at=told["created_at"],
+                data=told["event_data"],
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise Unavailable(f"the server told of an event that is none ({type(error).__name__})") from None
 
     def as_json(self) -> dict[str, Any]:
         """As the HTTP API says it."""

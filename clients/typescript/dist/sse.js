@@ -1,8 +1,11 @@
+/** Characters of one message that are kept; the server's have 256 kB. */
+const LARGEST = 4 * 2 ** 20;
 /** Reads server-sent events out of text that comes in pieces cut anywhere (HTML, 9.2.6). */
 export class Parser {
     #rest = "";
     #event = "";
     #data = [];
+    #size = 0;
     #id = "";
     /** The messages that are complete with this piece. */
     *feed(piece) {
@@ -10,6 +13,7 @@ export class Parser {
         for (;;) {
             const end = this.#rest.search(/\r\n|\n|\r(?!$)/);
             if (end < 0) {
+                this.#limit(this.#rest.length);
                 return;
             }
             const line = this.#rest.slice(0, end);
@@ -20,6 +24,7 @@ export class Parser {
                 }
                 this.#event = "";
                 this.#data = [];
+                this.#size = 0;
             }
             else {
                 this.#field(line);
@@ -35,9 +40,17 @@ export class Parser {
         }
         else if (name === "data") {
             this.#data.push(value);
+            this.#size += value.length + 1;
+            this.#limit(this.#size);
         }
         else if (name === "id" && !value.includes("\0")) {
             this.#id = value;
+        }
+    }
+    /** Throws where a message has no end. */
+    #limit(size) {
+        if (size > LARGEST) {
+            throw new Error(`the server sent a message of more than ${LARGEST} characters`);
         }
     }
 }

@@ -215,7 +215,8 @@ export class ProcessStream {
   async #catchUp(signal: AbortSignal): Promise<void> {
     let more = true;
     while (more) {
-      const found = await this.#feed.after(this.#position, signal);
+      const before = this.#position;
+      const found = await this.#feed.after(before, signal);
       for (const event of found.events) {
         if (event.event_sequence > this.#position + 1) {
           // what was asked for has it not: it is gone
@@ -227,7 +228,7 @@ export class ProcessStream {
           await this.#hand(event, signal);
         }
       }
-      more = found.more && found.events.length > 0;
+      more = found.more && this.#position > before; // a source that repeats itself has nothing more
     }
   }
 

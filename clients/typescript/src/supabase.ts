@@ -58,7 +58,11 @@ class SupabaseFeed implements Feed {
     });
     const headers = { apikey: this.#options.apikey, Authorization: `Bearer ${await this.#token()}` };
     const root = this.#options.url.replace(/\/+$/, "");
-    const answer = await this.#fetch(`${root}/rest/v1/process_events?${query.toString()}`, { headers, signal });
+    const answer = await this.#fetch(`${root}/rest/v1/process_events?${query.toString()}`, {
+      headers,
+      signal,
+      redirect: "error", // the keys are for this address alone
+    });
     if (!answer.ok) {
       const told = `Supabase answered ${answer.status}`;
       const staticToken = typeof this.#options.token !== "function";

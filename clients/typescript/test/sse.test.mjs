@@ -35,3 +35,26 @@ test("messages are read out of pieces cut anywhere", () => {
     assert.deepEqual(found, WANTED, `pieces of ${size}`);
   }
 });
+
+test("a message without end is not kept", () => {
+  const line = new Parser();
+  const lines = new Parser();
+  const piece = "x".repeat(65_536);
+
+  assert.throws(() => {
+    for (let count = 0; count < 100; count++) {
+      [...line.feed(piece)];
+    }
+  }, /more than 4194304 characters/);
+  assert.throws(() => {
+    for (let count = 0; count < 100; count++) {
+      [...lines.feed(`data: ${piece}\n`)];
+    }
+  }, /more than 4194304 characters/);
+});
+
+test("no text in an event makes another event", () => {
+  const text = "a\u2028\u2028data: {}\u2029\u0085\v\f\x1c";
+
+  assert.deepEqual([...new Parser().feed(`data: ${text}\n\n`)], [{ event: "message", data: text, id: "" }]);
+});
