@@ -126,17 +126,18 @@ class World:
 
     def start_flower(self) -> ManagedProcess:
         """Flower with a password, running when its health check answers."""
-        self.flower_port = free_port()
+        self.flower_port = self.flower_port or free_port()
         url = f"http://127.0.0.1:{self.flower_port}/healthcheck"
         options = ["flower", "--address=127.0.0.1", f"--port={self.flower_port}"]
         return self._start_celery("flower", options, lambda: _answers(url))
 
     def start_web(self) -> ManagedProcess:
         """The web process, running when it is ready to work; a restart finds the same port."""
-        self.web_port = self.web_port or free_port()
+        self.web_port, self.flower_port = self.web_port or free_port(), self.flower_port or free_port()
         url = f"http://127.0.0.1:{self.web_port}/readyz"
+        flower = f"http://127.0.0.1:{self.flower_port}/"
         command = [sys.executable, "-m", "tenantsync", "web", "--host", "127.0.0.1", "--port", str(self.web_port)]
-        return self._start_process("web", command, lambda: _answers(url))
+        return self._start_process("web", command, lambda: _answers(url), environment={"FLOWER_URL": flower})
 
     def start_all(self) -> None:
         """The usual set: workers for batches, bulk work, what kills workers, tasks and the house; two beats; Flower."""

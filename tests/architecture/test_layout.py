@@ -175,6 +175,14 @@ def test_package_json_pins_what_the_lock_holds() -> None:
     assert lock["packages"][""].get("dependencies") == wanted.get("dependencies")
 
 
+def test_the_dashboard_serves_the_client_as_it_was_built() -> None:
+    built, served = CHECKOUT / "clients/typescript/dist", CHECKOUT / "tenantsync/web/static/client"
+
+    assert {one.name: one.read_text() for one in served.iterdir()} == {
+        one.name: (built / one.name).read_text() for one in served.iterdir()
+    }
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     broken = [
         f"{page.name}: {target}"
