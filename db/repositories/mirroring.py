@@ -136,7 +136,8 @@ freed as (
    where p.tenant_id = k.tenant_id and p.entity = k.entity and p.row_id = k.row_id returning 1),
 lk as materialized (  -- a row that is being queued anew right now has a newer version: leave it
   select o.tenant_id, o.entity, o.row_id from mirror.outbox o join sent s using (tenant_id, entity, row_id)
-   where o.version <= s.version and (select count(*) from freed) >= 0 order by o.row_id for update of o skip locked),
+   where o.version <= s.version
+     and (select count(*) from freed) >= 0 order by o.row_id for update of o skip locked),
 gone as (
   delete from mirror.outbox o using lk
    where o.tenant_id = lk.tenant_id and o.entity = lk.entity and o.row_id = lk.row_id returning 1)

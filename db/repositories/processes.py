@@ -135,6 +135,11 @@ update process.processes set memo = memo || jsonb_build_object(cast(:step as tex
  where tenant_id = :tenant and process_id = :process
 """)
 
+REMEMBERED = text("""
+select memo ? :step from process.processes
+ where tenant_id = :tenant and process_id = :process and attempt = :attempt and state = 'running'
+""")
+
 RENEW = text("""
 update process.processes set lease_until = now() + :lease, heartbeat_at = now()
  where tenant_id = :tenant and process_id = :process and attempt = :attempt and state = 'running'
@@ -332,6 +337,12 @@ def remember(connection: Connection, *, tenant_id: UUID, process_id: UUID, step:
     """Keep a step's result, JSON, for a run that comes later."""
     parameters = {"tenant": tenant_id, "process": process_id, "step": step, "result": result.decode()}
     connection.execute(REMEMBER, parameters)
+
+
+def is_remembered(connection: Connection, *, tenant_id: UUID, process_id: UUID, attempt: int, step: str) -> bool:
+    """Whether a step of this attempt, or of one before it, is done."""
+    parameters = {"tenant": tenant_id, "process": process_id, "attempt": attempt, "step": step}
+    return bool(connection.execute(REMEMBERED, parameters).scalar())
 
 
 def renew(

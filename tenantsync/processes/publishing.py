@@ -205,7 +205,13 @@ class Publisher:
         source: str | None = None,
     ) -> None:
         """Publish an event. Raises PayloadRefused, ProcessLost, ProcessUnknown, or the database's errors."""
-        kind, new = prepare(process, Event(event_type, data, immediate, source), 1)
+        self.put(process, prepare(process, Event(event_type, data, immediate, source), 1), immediate=immediate)
+
+    def put(
+        self, process: Addressed, prepared: tuple[EventType, NewEvent], *, immediate: bool = False, again: bool = False
+    ) -> None:
+        """Publish what `prepare` made; `again` after a connection was lost on the way: it is told once all the same."""
+        kind, new = prepared
         if (process.process_id, process.attempt) in self._lost:
             self._lost.discard((process.process_id, process.attempt))
             raise _missing(process)
@@ -214,7 +220,7 @@ class Publisher:
         elif kind.kind is Kind.SNAPSHOT and not immediate:
             self._snapshot(process, new)
         else:
-            self._write(process, [new])
+            self._write(process, [new], unsure=again)
 
     def flush(self) -> None:
         """Write all pieces that wait here. Snapshots that are not due yet wait in Postgres.
@@ -260,7 +266,12 @@ class Publisher:
                 pending.pieces_at = clock.monotonic() + GROUP_FOR
                 self._wake()
         if full:
-            self._write(process, [])
+            try:
+                self._write(process, [])
+            except SQLAlchemyError as error:
+                if not is_connection_loss(error):
+                    raise
+                # they are kept, and written once Postgres is back
 
     def _snapshot(self, process: Addressed, snapshot: NewEvent) -> None:
         with self._database.statement() as connection:
@@ -315,8 +326,10 @@ class Publisher:
                 again.pieces_at = later if again.pieces else None
                 again.snapshot_at = None  # the wake-up publishes it
 
-    def _write(self, process: Addressed, events: Sequence[NewEvent], *, snapshots: bool = False) -> None:
-        """Write what waits of a process, and these events after it."""
+    def _write(
+        self, process: Addressed, events: Sequence[NewEvent], *, snapshots: bool = False, unsure: bool = False
+    ) -> None:
+        """Write what waits of a process, and these events after it; `unsure`: where they are not there already."""
         with self._writing[hash(process.process_id) % STRIPES]:
             with self._changed:
                 pending = _Pending(process)
@@ -324,19 +337,22 @@ class Publisher:
                 if pending.snapshot_at is not None and not (events or snapshots):
                     self._of(process).snapshot_at = pending.snapshot_at
             try:
-                self._write_now(process, pending, events, snapshots=snapshots)
+                self._write_now(process, pending, events, snapshots=snapshots, unsure=unsure or pending.unsure)
             except SQLAlchemyError as error:
                 self._put_back(pending, unsure=is_connection_loss(error))
                 raise
 
-    def _write_now(self, process: Addressed, pending: _Pending, events: Sequence[NewEvent], *, snapshots: bool) -> None:
+    def _write_now(
+        self, process: Addressed, pending: _Pending, events: Sequence[NewEvent], *, snapshots: bool, unsure: bool
+    ) -> None:
         # One statement that commits itself holds the process' row for as short as can be; others wait for it.
-        whole = self._database.transaction if pending.unsure else self._database.statement
+        whole = self._database.transaction if unsure else self._database.statement
         with whole() as connection:
             pieces = pending.pieces
-            if pending.unsure:
-                there = process_events.written(connection, tenant_id=process.tenant_id, events=pieces)
+            if unsure:
+                there = process_events.written(connection, tenant_id=process.tenant_id, events=[*pieces, *events])
                 pieces = [piece for piece in pieces if piece.event_id not in there]
+                events = [event for event in events if event.event_id not in there]
             placed = [replace(piece, place=place - len(pieces)) for place, piece in enumerate(pieces)] + list(events)
             if events or snapshots:
                 found = process_events.append(

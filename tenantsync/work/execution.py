@@ -25,7 +25,7 @@ from tenantsync.work import rules
 from tenantsync.work.handlers import Handler, Handlers, TaskFailed
 from tenantsync.work.holding import Keeper, Stop, never
 from tenantsync.work.rules import Unfitting
-from tenantsync.work.run import Leaving, LeftOff, Run, persistently
+from tenantsync.work.run import Leaving, LeftOff, Run, patiently, persistently
 from tenantsync.work.values import NotJson, as_object
 
 log = structlog.get_logger(__name__)
@@ -128,7 +128,7 @@ def _outcome(handler: Handler, held: Held, payload: Any, run: Run) -> Outcome:
 
 def _flush(publisher: Publisher) -> None:
     try:
-        publisher.flush()
+        patiently(publisher.flush)
     except ProcessLost:
         return  # what it would have said is not this run's to say any more
 

@@ -7,17 +7,18 @@ finished step is not done again; what stands between steps is. Everything is wri
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
+from itertools import count
 from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from db.repositories import ledger, questions
+from db.repositories import ledger, processes, questions
 from db.session import Database, in_transaction, is_connection_loss
 from tenantsync import clock
 from tenantsync.processes import service
-from tenantsync.processes.publishing import Publisher
+from tenantsync.processes.publishing import Event, Publisher, prepare
 from tenantsync.processes.values import Held, NewQuestion, ProcessLost, Wish
 from tenantsync.work.handlers import Misused, TaskFailed
 from tenantsync.work.holding import Keeper
@@ -104,7 +105,13 @@ class Run:
             self._log(name, began, success=False, details={"error": type(error).__name__})
             raise
 
+        tries = count()
+
         def finish(connection: Connection) -> None:
+            if next(tries) and processes.is_remembered(  # the answer of the commit was lost, and not the commit
+                connection, tenant_id=self.tenant_id, process_id=self.task_id, attempt=self.attempt, step=name
+            ):
+                return
             service.finish_step(connection, held=self._held, step=name, result=result)
             ledger.log_steps(connection, [self._row(name, began, success=True, details=None)])
 
@@ -148,7 +155,7 @@ class Run:
             remind_after=remind_in,
             default_answer=as_json(default, about=f"the default of {name}"),
         )
-        self._publisher.flush()
+        patiently(self._publisher.flush)
         now_asked = persistently(self.database, lambda c: service.ask(c, held=self._held, question=question))
         if now_asked.state in ("answered", "expired"):  # somebody was faster than this run
             return now_asked.answer
@@ -161,8 +168,12 @@ class Run:
 
     def publish(self, event_type: str, data: Mapping[str, Any], *, immediate: bool = False) -> None:
         """Publish an event of the task's process (tenantsync/processes/event_types.py)."""
+        prepared = prepare(self._held, Event(event_type, data, immediate), 1)
+        tries = count()
         try:
-            self._publisher.publish(self._held, event_type, data, immediate=immediate)
+            patiently(
+                lambda: self._publisher.put(self._held, prepared, immediate=immediate, again=next(tries) > 0),
+            )
         except ProcessLost:
             raise LeftOff(Leaving.LOST) from None
 
