@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from benchmarks import claim, events, fairness, first_sync, live, machine, memory, mirror, quiet, report
+from benchmarks import claim, events, fairness, first_sync, live, machine, memory, mirror, overview, quiet, report
 from benchmarks.report import Figure
 from sandbox.signals import Stopped, raise_on_signals
 
@@ -23,6 +23,7 @@ BENCHES: dict[str, Callable[..., Iterator[Figure]]] = {
     "fairness": fairness.run,
     "events": events.run,
     "live": live.run,
+    "overview": overview.run,
     "memory": memory.run,
 }
 
