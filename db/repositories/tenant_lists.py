@@ -88,11 +88,7 @@ NEWEST = text(_LIGHT.replace("{key}", _NEWEST_KEY))
 
 # What sorts by what tenants hold counts everything once, and shows a page of it.
 _HEAVY = f"""
-with c as materialized (
-  select c.tenant_id, count(*) filter (where c.failures > 0) as failing,
-         min(coalesce(c.last_success_at, c.created_at)) filter (where a.state = 'connected') as oldest
-    from sync.calendars c join sync.accounts a on a.account_id = c.account_id and a.tenant_id = c.tenant_id
-   where c.state <> 'removed' group by c.tenant_id),
+with c as materialized ({{counted}}),
 a as materialized (
   select tenant_id, count(*) as broken from sync.accounts
    where state in ('needs_reauth', 'unusable') group by tenant_id),
@@ -108,13 +104,23 @@ select {_SHOWN} from t
  cross join lateral ({_CALENDARS}) c cross join lateral ({_ACCOUNTS}) a cross join lateral ({_UNITS}) u
  order by t.sort_key, t.name, t.tenant_id
 """
+_OLDEST = """
+select c.tenant_id, min(coalesce(c.last_success_at, c.created_at)) as oldest
+  from sync.calendars c join sync.accounts a on a.account_id = c.account_id and a.tenant_id = c.tenant_id
+ where c.state <> 'removed' and a.state = 'connected' group by c.tenant_id
+"""
+_FAILING = """
+select tenant_id, count(*) as failing from sync.calendars where failures > 0 and state <> 'removed' group by tenant_id
+"""
 BY_TROUBLE = text(
-    _HEAVY.replace(
+    _HEAVY.replace("{counted}", _FAILING).replace(
         "{key}",
         "(-(10 * coalesce(u.parked, 0) + 5 * coalesce(a.broken, 0) + coalesce(c.failing, 0) + t.paused::int))::float8",
     )
 )
-STALEST = text(_HEAVY.replace("{key}", "coalesce(extract(epoch from c.oldest), 'infinity')::float8"))
+STALEST = text(
+    _HEAVY.replace("{counted}", _OLDEST).replace("{key}", "coalesce(extract(epoch from c.oldest), 'infinity')::float8")
+)
 _queries = {"name": BY_NAME, "newest": NEWEST, "trouble": BY_TROUBLE, "stalest": STALEST}
 
 ONE = text(
