@@ -70,9 +70,10 @@ EXPECTED = {
         join sync.calendars c on c.calendar_id = r.calendar_id and c.tenant_id = :tenant
        order by r.event_id limit :n
     """),
-    # its web app may have deleted a task meanwhile, and then it is not brought back
+    # its web app may have deleted a task meanwhile, and then it is not brought back; for which workspace it asked is
+    # its own to say, and may be none of the tenant's
     "tasks": text("""
-      select supabase_task_id as id, tenant_id, workspace_id, version, status, worker_id, result,
+      select supabase_task_id as id, tenant_id, version, status, worker_id, result,
              error_log as error_message, started_at, completed_at,
              case when queue is not null then id end as process_id, true as "_optional"
         from worker.tasks where tenant_id = :tenant and supabase_task_id > :after order by supabase_task_id limit :n

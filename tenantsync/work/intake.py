@@ -22,6 +22,7 @@ from tenantsync import clock
 from tenantsync.mirror.service import SCOPE
 from tenantsync.mirror.supabase import MirrorError
 from tenantsync.processes import service
+from tenantsync.processes.values import MoveRefused, ProcessUnknown
 from tenantsync.schedule.occurrences import Unfinished, carry_on
 from tenantsync.work import opening, rules
 from tenantsync.work.handlers import Handlers
@@ -167,11 +168,14 @@ class _Intake:
         with self.database.statement() as connection:
             tasks = work.taken(connection, asked)
         for supabase_id, task_id in tasks.items():
-            with self.database.transaction() as connection:
-                process = processes.get(connection, tenant_id=asked[supabase_id], process_id=task_id)
-                if process is None or not process.open or process.cancel_requested:
-                    continue
-                service.cancel(connection, tenant_id=process.tenant_id, process_id=task_id, by=opening.BY)
+            try:
+                with self.database.transaction() as connection:
+                    process = processes.get(connection, tenant_id=asked[supabase_id], process_id=task_id)
+                    if process is None or not process.open or process.cancel_requested:
+                        continue
+                    service.cancel(connection, tenant_id=process.tenant_id, process_id=task_id, by=process.started_by)
+            except (MoveRefused, ProcessUnknown):
+                continue  # it was over, or gone, by the time we had it
             self.done.cancelled += 1
 
 

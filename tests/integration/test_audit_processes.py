@@ -8,6 +8,9 @@ from sqlalchemy import text
 from db.session import Database
 from tenantsync.audit import service
 from tenantsync.audit.rules import MirrorDifferences
+from tenantsync.work import intake
+from tenantsync.work.handlers import Handlers
+from tenantsync.work.supabase_tasks import SupabaseTasks
 from tests.support.fleet import TenantHandle
 from tests.support.mirror import MirrorSide, plant_tenant
 from tests.support.process_rows import plant_process, plant_process_events, plant_task
@@ -100,4 +103,20 @@ def test_what_is_archived_here_may_be_gone_there(
         connection.execute(text("update process.events set archived = true where sequence < 10"))
     mirror.execute("delete from public.process_events where sequence < 5")
 
+    assert not differences(database, mirror, acme)
+
+
+def test_a_task_that_was_refused_for_its_workspace_is_no_drift(
+    database: Database, mirror: MirrorSide, acme: TenantHandle
+) -> None:
+    """Its row here names none, because the tenant has none of that id; the web app's row stays as it was asked for."""
+    mirror.execute(
+        "insert into public.tasks (tenant_id, workspace_id, kind) values (%s, gen_random_uuid(), 'k')",
+        (str(acme.tenant_id),),
+    )
+    taken = intake.take_in(database, SupabaseTasks(mirror.supabase), Handlers())
+    mirror.drain(database)
+
+    assert taken["refused"] == 1
+    assert [row["status"] for row in mirror.rows("select status from public.tasks")] == ["failed"]
     assert not differences(database, mirror, acme)

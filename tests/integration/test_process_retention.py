@@ -115,6 +115,23 @@ def test_closed_processes_are_gone_after_three_months_with_all_that_belongs_to_t
     assert left == [young]
 
 
+def test_a_process_whose_parent_is_gone_says_so_at_supabase_too(
+    stage: Stage, mirror: MirrorSide, cleanup: Callable[[], dict[str, int]]
+) -> None:
+    parent = stage.create()
+    child = stage.create(parent_id=parent)
+    stage.wish("cancel", parent)
+    child_now = stage.create(parent_id=parent)
+    mirror.drain(stage.database)
+    stage.execute(CLOSED, process=parent, by="91 days")
+
+    cleanup()
+
+    mirror.drain(stage.database)
+    found = {row["id"]: row["parent_id"] for row in mirror.rows("select id, parent_id from public.processes")}
+    assert (found[str(child)], found[str(child_now)]) == (None, None)
+
+
 def test_what_has_not_arrived_at_supabase_stays(stage: Stage, mirror: MirrorSide, settings: Settings) -> None:
     process = stage.create()
     stage.wish("cancel", process)

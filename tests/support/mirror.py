@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 TABLES = ("calendar_accounts", "calendars", "calendar_events", "tasks", "processes", "process_events")
 TASK_COLUMNS = (
-    "id", "tenant_id", "workspace_id", "version", "status", "worker_id", "result", "error_message", "started_at",
+    "id", "tenant_id", "version", "status", "worker_id", "result", "error_message", "started_at",
     "completed_at",
 )  # fmt: skip
 """What a task's row has from Postgres; the rest is what its web app asked for."""

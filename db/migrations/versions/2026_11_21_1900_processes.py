@@ -217,11 +217,11 @@ create trigger processes_stamp_insert before insert on process.processes
 create trigger processes_stamp before update on process.processes for each row
   when ((old.state, old.step, old.title, old.percentage, old.completed_steps, old.total_steps, old.tags, old.priority,
          old.retry_count, old.estimated_completion_at, old.step_durations, old.result, old.error, old.pause_requested,
-         old.completed_at)
+         old.parent_id, old.completed_at)
     is distinct from
         (new.state, new.step, new.title, new.percentage, new.completed_steps, new.total_steps, new.tags, new.priority,
          new.retry_count, new.estimated_completion_at, new.step_durations, new.result, new.error, new.pause_requested,
-         new.completed_at))
+         new.parent_id, new.completed_at))
   execute function mirror.stamp();
 create trigger processes_enqueue_insert after insert on process.processes for each row
   execute function mirror.enqueue('processes', 'process_id');
