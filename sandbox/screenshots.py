@@ -157,7 +157,7 @@ def _context(browser: Browser, shot: Shot) -> BrowserContext:
     size = WIDE if shot.size == "wide" else PHONE
     return browser.new_context(
         viewport={"width": size["width"], "height": size["height"]},
-        device_scale_factor=1 if shot.size == "wide" else 2,
+        device_scale_factor=1 if shot.size == "wide" else 1.5 if shot.best else 2,
         color_scheme="dark" if shot.theme == "dark" else "light",
         locale="ja-JP" if shot.language == "ja" else "en-GB",
         timezone_id="UTC",

@@ -224,7 +224,12 @@ update sync.calendars set last_success_at = now() - random() * interval '30 s'
 """),
     text("""
 insert into worker.system_metrics (id, scope, worker_id, active_tasks, details)
-select :id, scope, worker_id, active_tasks, details from (
+select :id, scope, worker_id, active_tasks,
+       details || jsonb_build_object(
+         'quiet_runs', (details ->> 'quiet_runs')::bigint + (details ->> 'units')::bigint / 4,
+         'changed_runs', (details ->> 'changed_runs')::bigint + 1,
+         'api_calls', (details ->> 'api_calls')::bigint + (details ->> 'calendars_watched')::bigint / 4)
+  from (
   select * from worker.system_metrics where scope = 'fleet' order by id desc limit 1) r
  where recorded_at < now() - interval '15 s'
 """),
