@@ -1,9 +1,12 @@
 """The public keys of the Supabase project: fetched from the one address that the operator gave, kept, and looked for
 again when a token names a key that is not among them."""
 
+import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import jwt
@@ -28,6 +31,7 @@ class PublicKeys:
 
     url: str
     pace: float = NOT_AGAIN_FOR
+    timeout: float = TIMEOUT
     _keys: Mapping[str, jwt.PyJWK] = field(default_factory=dict)
     _fetched_at: float = float("-inf")
     _tried_at: float = float("-inf")
@@ -36,13 +40,12 @@ class PublicKeys:
     def find(self, kid: str) -> jwt.PyJWK | None:
         """The key of this id, if the project has one. Waits for the network once, if need be."""
         found = self._keys.get(kid)
-        now = clock.monotonic()
-        if found is not None and now - self._fetched_at < FRESH_FOR:
+        if found is not None and clock.monotonic() - self._fetched_at < FRESH_FOR:
             return found
-        # whoever holds a key that was good a moment ago does not wait for somebody else's fetch
-        if now - self._tried_at >= self.pace and self._lock.acquire(blocking=found is None):
+        # whoever holds a key that was good a moment ago does not wait for somebody else's fetch, everybody else does
+        if self._lock.acquire(timeout=0 if found is not None else self.timeout):
             try:
-                if clock.monotonic() - self._tried_at >= self.pace:
+                if self._keys.get(kid) is found and clock.monotonic() - self._tried_at >= self.pace:
                     self._fetch()
             finally:
                 self._lock.release()
@@ -59,19 +62,45 @@ class PublicKeys:
 
     def _answer(self) -> object:
         """Redirects are not followed: the address is the operator's word, a redirect would be somebody else's."""
-        ends = clock.monotonic() + TIMEOUT
         body = b""
         with (
-            httpx.Client(timeout=TIMEOUT, follow_redirects=False, trust_env=False) as client,
-            client.stream("GET", self.url, headers={"Accept": "application/json"}) as answer,
+            httpx.Client(timeout=self.timeout, follow_redirects=False, trust_env=False) as client,
+            _cut_off(self.timeout) as trace,
+            client.stream(
+                "GET", self.url, headers={"Accept": "application/json"}, extensions={"trace": trace}
+            ) as answer,
         ):
             if answer.status_code != httpx.codes.OK:
                 raise ValueError(f"status {answer.status_code}")
             for part in answer.iter_bytes():
                 body += part
-                if len(body) > LARGEST or clock.monotonic() > ends:
-                    raise ValueError("too large or too slow")
+                if len(body) > LARGEST:
+                    raise ValueError("too large")
         return orjson.loads(body)
+
+
+@contextmanager
+def _cut_off(seconds: float) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
+    """Hang up after so many seconds. The client's own limits are for each read: a header that comes byte by byte
+    passes them all day, and everybody whose key is not known waits for it."""
+    wires: list[socket.socket] = []
+
+    def trace(event: str, info: Mapping[str, Any]) -> None:
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            wires.append(info["return_value"].get_extra_info("socket"))
+
+    def hang_up() -> None:
+        for wire in wires:
+            with suppress(OSError):
+                wire.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield trace
+    finally:
+        timer.cancel()
 
 
 def _usable(document: object) -> dict[str, jwt.PyJWK]:

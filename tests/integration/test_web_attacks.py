@@ -2,7 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID, uuid4
@@ -13,7 +14,9 @@ import pytest
 from sqlalchemy import text
 
 from db.session import Database
+from tenantsync.identity.public_keys import PublicKeys
 from tenantsync.identity.roles import Role
+from tests.support.jwks import KeyServer, Signer, key_server
 from tests.support.web import Web
 
 pytest_plugins = ["tests.support.web_fixtures"]
@@ -168,3 +171,35 @@ def test_what_is_kept_of_a_request_is_no_hash_of_a_password(web: Web, database: 
         kept = connection.execute(text("select fingerprint from identity.idempotency_keys")).scalars().all()
     assert len(kept) == 1
     assert hashlib.sha256(b"POST /api/v1/users?\n" + user).hexdigest() not in kept
+
+
+# Keys
+
+
+@pytest.fixture
+def jwks() -> Iterator[KeyServer]:
+    with key_server() as server:
+        yield server
+
+
+def test_who_comes_while_the_keys_are_fetched_is_not_turned_away(jwks: KeyServer) -> None:
+    jwks.keys, jwks.pause = [Signer.make("one").public()], 0.3
+    keys = PublicKeys(jwks.url)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(keys.find, ["one"] * 8))
+
+    assert all(found)
+    assert jwks.asked == 1
+
+
+def test_keys_that_come_byte_by_byte_hold_nobody_up_for_long(jwks: KeyServer) -> None:
+    jwks.drip = 0.05
+    keys = PublicKeys(jwks.url, pace=0.0, timeout=0.4)
+    began = time.monotonic()
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(keys.find, ["one"] * 8))
+
+    assert not any(found)
+    assert time.monotonic() - began < 4

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -48,6 +48,11 @@ class KeyServer:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     asked: int = 0
+    pause: float = 0.0
+    """Seconds before the answer."""
+    drip: float = 0.0
+    """Seconds between the bytes of a header that has no end."""
+    over: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
@@ -57,6 +62,16 @@ def key_server() -> Iterator[KeyServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             state.asked += 1
+            state.over.wait(state.pause)
+            with suppress(OSError):
+                self._answer()
+
+        def _answer(self) -> None:
+            if state.drip:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Endless: ")
+            while state.drip and not state.over.wait(state.drip):
+                self.wfile.write(b"x")
+                self.wfile.flush()
             body = orjson.dumps({"keys": state.keys})
             self.send_response(state.status)
             for name, value in state.headers.items():
@@ -73,6 +88,7 @@ def key_server() -> Iterator[KeyServer]:
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield state
+    state.over.set()
     server.shutdown()
     thread.join(5)
     server.server_close()
