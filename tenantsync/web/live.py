@@ -6,7 +6,7 @@ take waits in a bounded queue; one that takes too little for too long is let go,
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -33,6 +33,7 @@ LONGEST_QUEUE = 1000  # events that wait for one reader
 LARGEST_QUEUE = 1_000_000  # bytes
 LET_GO = 3.0  # seconds in which a slow reader may still read why it is let go
 MOST_STREAMS = 20_000  # of one web process
+OF_A_TENANT = MOST_STREAMS // 2  # of them, so that one tenant leaves room for the others
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +50,8 @@ class Subscription:
     joined_at: int
     """The hub has handed out everything up to this number; later events come through the queue."""
     task: "asyncio.Task[Any]"
+    tenant_id: UUID | None = None
+    """Whose reader it is; None for an operator."""
     until_caught_up: bool = False
     """The reader wants what is there, and nothing more."""
     ended: str | None = None
@@ -103,8 +106,9 @@ class TooManyStreams(Exception):
 class Hub:
     """All streams of a web process."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, *, of_a_tenant: int = OF_A_TENANT) -> None:
+        self._database, self._of_a_tenant = database, of_a_tenant
+        self._tenants: Counter[UUID] = Counter()
         self._watched: dict[UUID, set[Subscription]] = {}
         self._positions: dict[UUID, int] = {}
         self._all: dict[Subscription, int] = {}
@@ -139,7 +143,14 @@ class Hub:
             subscription.end(reason)
 
     def subscribe(
-        self, process_id: UUID, *, since: int, head: int, session_id: UUID | None, expires_at: float
+        self,
+        process_id: UUID,
+        *,
+        since: int,
+        head: int,
+        session_id: UUID | None,
+        expires_at: float,
+        tenant_id: UUID | None = None,
     ) -> Subscription:
         """Watch a process, of which `head` is the last number. Raises TooManyStreams.
 
@@ -147,18 +158,25 @@ class Hub:
         """
         if self._closed or len(self._all) >= MOST_STREAMS:
             raise TooManyStreams
+        if tenant_id is not None and self._tenants[tenant_id] >= self._of_a_tenant:
+            raise TooManyStreams
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 — the hub lives in the loop
         joined_at = self._positions.setdefault(process_id, head)
-        subscription = Subscription(process_id, session_id, expires_at, since, joined_at, task)
+        subscription = Subscription(process_id, session_id, expires_at, since, joined_at, task, tenant_id)
         self._watched.setdefault(process_id, set()).add(subscription)
         self._all[subscription] = len(self._all) % HEARTBEATS_EVERY
+        if tenant_id is not None:
+            self._tenants[tenant_id] += 1
         self._somebody.set()
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Stop watching."""
-        self._all.pop(subscription, None)
+        if self._all.pop(subscription, None) is not None and subscription.tenant_id is not None:
+            self._tenants[subscription.tenant_id] -= 1
+            if not self._tenants[subscription.tenant_id]:
+                del self._tenants[subscription.tenant_id]
         others = self._watched.get(subscription.process_id)
         if others is not None:
             others.discard(subscription)

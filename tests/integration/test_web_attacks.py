@@ -1,5 +1,6 @@
 """What somebody tries who means harm: forms and cursors that no database holds, guessing passwords, keys of others."""
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from sqlalchemy import text
 from db.session import Database
 from tenantsync.identity.public_keys import PublicKeys
 from tenantsync.identity.roles import Role
+from tenantsync.web.live import Hub, Subscription, TooManyStreams
 from tests.support.jwks import KeyServer, Signer, key_server
 from tests.support.web import Web
 
@@ -203,3 +205,27 @@ def test_keys_that_come_byte_by_byte_hold_nobody_up_for_long(jwks: KeyServer) ->
 
     assert not any(found)
     assert time.monotonic() - began < 4
+
+
+# Streams
+
+
+async def _full(database: Database, mine: UUID, theirs: UUID) -> tuple[bool, bool, bool]:
+    """(one more of mine is refused, another tenant's is not, and one of mine is not once another has left)"""
+    hub = Hub(database, of_a_tenant=2)
+
+    def one(tenant_id: UUID) -> Subscription | None:
+        try:
+            return hub.subscribe(uuid4(), since=0, head=0, session_id=None, expires_at=1e12, tenant_id=tenant_id)
+        except TooManyStreams:
+            return None
+
+    first, _, refused, other = one(mine), one(mine), one(mine), one(theirs)
+    assert first is not None
+    hub.unsubscribe(first)
+    hub.unsubscribe(first)
+    return refused is None, other is not None, one(mine) is not None and one(mine) is None
+
+
+def test_one_tenants_streams_leave_room_for_the_others(database: Database) -> None:
+    assert asyncio.run(_full(database, uuid4(), uuid4())) == (True, True, True)

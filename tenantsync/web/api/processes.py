@@ -171,6 +171,7 @@ async def stream(
             head=row.last_sequence,
             session_id=viewer.session_id,
             expires_at=viewer.expires_at,
+            tenant_id=viewer.scope,
         )
     except TooManyStreams:
         raise Problem(
