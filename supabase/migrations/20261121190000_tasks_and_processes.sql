@@ -31,6 +31,7 @@ create table public.tasks (
   version bigint not null default 0
 );
 create index tasks_new on public.tasks (priority, created_at, id) where version = 0;
+create index tasks_new_of_tenant on public.tasks (tenant_id) where version = 0;
 create index tasks_to_cancel on public.tasks (cancel_requested_at)
   where cancel_requested_at is not null and status in ('pending', 'processing', 'waiting');
 create index tasks_by_tenant on public.tasks (tenant_id, created_at desc);
@@ -262,6 +263,24 @@ end $$;
 revoke execute on function public.process_events_announce() from public, anon, authenticated;
 create trigger process_events_announce_insert after insert on public.process_events
   referencing new table as changed for each statement execute function public.process_events_announce();
+
+-- Workers take in what is most urgent and oldest, whosever it is: a member who asks for a hundred thousand things at
+-- once would keep all other tenants waiting. Counted is what the member may see; the service role may ask without end.
+create function public.tasks_enough() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  if auth.jwt() ->> 'role' = 'authenticated' and exists (
+      select from (select distinct tenant_id from changed) c
+       where (select count(*) from (select from public.tasks t where t.tenant_id = c.tenant_id and t.version = 0
+                                     limit 1001) n) > 1000) then
+    raise exception 'a thousand tasks of the tenant wait to be taken in: ask again when some of them were'
+      using errcode = 'PT429';
+  end if;
+  return null;
+end $$;
+revoke execute on function public.tasks_enough() from public, anon, authenticated;
+create trigger tasks_enough_insert after insert on public.tasks
+  referencing new table as changed for each statement execute function public.tasks_enough();
 
 -- Only what happened rings: a statement that inserted or cancelled nothing is not heard.
 create function public.tasks_ring_inserted() returns trigger

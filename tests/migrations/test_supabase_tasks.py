@@ -74,6 +74,24 @@ def populated(project: PlainSupabase) -> PlainSupabase:
 # Asking
 
 
+MANY = "insert into public.tasks (tenant_id, kind) select %s, 'k' from generate_series(1, %s)"
+
+
+def test_a_tenant_that_floods_is_stopped_and_keeps_nobody_from_asking(project: PlainSupabase) -> None:
+    mine, theirs = member(A) | {"role": "authenticated"}, member(B) | {"role": "authenticated"}
+    project.ask("authenticated", MANY, (A, 1000), claims=mine)
+
+    for count in (1, 100_000):
+        with pytest.raises(psycopg2.Error, match="wait to be taken in"):
+            project.ask("authenticated", MANY, (A, count), claims=mine)
+    project.ask("authenticated", MANY, (B, 1000), claims=theirs)
+    project.ask("service_role", MANY, (A, 1001), claims={"role": "service_role"})
+    project.ask("service_role", "update public.tasks set version = 1 where tenant_id = %s", (A,))
+    project.ask("authenticated", MANY, (A, 1), claims=mine)
+
+    assert project.rows("select count(*) as n from public.tasks where version = 0")[0]["n"] == 1001
+
+
 def test_a_member_asks_for_a_task_and_sees_it(project: PlainSupabase) -> None:
     claims = member(A)
 
