@@ -16,7 +16,7 @@ from tenantsync.web.pages.rendering import page
 from tenantsync.web.services import Parts
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
-USUAL: Span = "24h"
+USUAL: Span = "1h"
 SENT_WITHIN = 10.0  # seconds; rows that wait longer for Supabase have a reason
 SENT_AT_LAST = 300.0  # seconds; rows that wait longer are in trouble
 MOST_QUESTIONS = 5

@@ -1,6 +1,6 @@
 """`/processes` and `/tasks`: what people watch and answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from db.repositories import browsing, process_events, processes, questions, tenant_lists
 from db.repositories.browsing import Place
+from db.repositories.process_events import EventRow
 from db.repositories.processes import ProcessRow
 from db.states import ProcessState
 from tenantsync import clock
@@ -117,11 +118,11 @@ def _show(
         process=row,
         tenant=line,
         forms=[as_form(one) for one in asked if one.state == "open"],
-        answered=[one for one in asked if one.state != "open"],
+        answered=[(one, said(one.answer, speak)) for one in asked if one.state != "open"],
         events=[{**shown(one), "about": about(one.data, speak)} for one in reversed(events)],
         cut=bool(events) and events[0].sequence > 1,
         steps=steps,
-        durations=durations(row),
+        durations=durations(row.step_durations, events),
         below=below,
         delivered=delivered,
         refused=refused,
@@ -152,9 +153,17 @@ def about(data: Mapping[str, Any], speak: Speaker) -> str:
     return "" if selected is None else (selected if isinstance(selected, str) else pretty(selected))[:LONGEST_ABOUT]
 
 
-def durations(row: ProcessRow) -> list[tuple[str, float]]:
-    """Milliseconds of finished steps, in their order."""
-    return [(name, float(value)) for name, value in row.step_durations.items() if isinstance(value, int | float)]
+def durations(taken: Mapping[str, Any], events: Sequence[EventRow]) -> list[tuple[str, float]]:
+    """Milliseconds of finished steps in the order of their ends: events tell it, as JSON in Postgres has no order."""
+    ends = {one.data.get("step"): one.sequence for one in events if one.event_type == "step_completed"}
+    took = [(name, float(value)) for name, value in taken.items() if isinstance(value, int | float)]
+    return sorted(took, key=lambda step: ends.get(step[0], 0))
+
+
+def said(answer: Any, speak: Speaker) -> str:
+    """An answer as people read it."""
+    told = about(answer, speak) if isinstance(answer, Mapping) else ""
+    return told or pretty(answer)
 
 
 def possible(row: ProcessRow) -> frozenset[str]:
