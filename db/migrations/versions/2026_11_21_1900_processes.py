@@ -352,11 +352,14 @@ def downgrade() -> None:
     drop function mirror.enqueue_events();
     drop index mirror.outbox_live;
     delete from mirror.outbox where entity in ('tasks', 'processes', 'process_events');
+    delete from mirror.parked_rows where entity in ('tasks', 'processes', 'process_events');
     alter table mirror.outbox drop constraint outbox_entity_check;
     alter table mirror.outbox add constraint outbox_entity_check check (entity in ('accounts', 'calendars', 'events'));
     drop trigger tasks_status_moves on worker.tasks;
-    update worker.tasks set status = 'failed', error_log = 'cancelled, or waiting for a person, before a downgrade'
-     where status in ('waiting', 'cancelled');
+    update worker.tasks
+       set status = 'failed', completed_at = coalesce(completed_at, now()), error_log = 'cancelled, or not over, before a downgrade'
+     where status in ('waiting', 'cancelled')
+        or status in ('pending', 'processing') and (supabase_task_id is not null or requested_by is not null);
     create trigger tasks_status_moves before update of status on worker.tasks for each row
       when (old.status is distinct from new.status and (old.status::text, new.status::text) not in
         (('pending', 'failed'), ('pending', 'processing'), ('pending', 'superseded'),
