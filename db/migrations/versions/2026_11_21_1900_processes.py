@@ -357,7 +357,8 @@ def downgrade() -> None:
     alter table mirror.outbox add constraint outbox_entity_check check (entity in ('accounts', 'calendars', 'events'));
     drop trigger tasks_status_moves on worker.tasks;
     update worker.tasks
-       set status = 'failed', completed_at = coalesce(completed_at, now()), error_log = 'cancelled, or not over, before a downgrade'
+       set status = 'failed', completed_at = coalesce(completed_at, now()),
+           error_log = 'cancelled, or not over, before a downgrade'
      where status in ('waiting', 'cancelled')
         or status in ('pending', 'processing') and (supabase_task_id is not null or requested_by is not null);
     create trigger tasks_status_moves before update of status on worker.tasks for each row
