@@ -224,7 +224,7 @@ def mend(database: Database, *, tenant_id: UUID | None = None, grace: timedelta 
         unasked = process_syncs.unasked(connection) if tenant_id is None else []
     mended = 0
     for tenant, process, verdict in astray:
-        mended += _mended(database, lambda c, t=tenant, p=process, v=verdict: _follow(c, t, p, v))
+        mended += _mended(database, lambda c, t=tenant, p=process, v=verdict: _follow(c, t, p, v, grace))
     for tenant, account in unasked:
         mended += _mended(
             database,
@@ -243,12 +243,12 @@ def _mended(database: Database, work: Any) -> bool:
         return False
 
 
-def _follow(connection: Connection, tenant_id: UUID, process_id: UUID, verdict: str) -> bool:
+def _follow(connection: Connection, tenant_id: UUID, process_id: UUID, verdict: str, grace: timedelta) -> bool:
     row, now = locked(connection, tenant_id=tenant_id, process_id=process_id)
     if not row.open or row.state == verdict:
         return False
     if verdict == ProcessState.PENDING:
-        if row.state != ProcessState.RUNNING:
+        if row.state != ProcessState.RUNNING or row.updated_at > now - grace:  # another run has just taken it over
             return False
         running.retried(connection, row, now, "its worker was lost; the sync tries again")
     elif verdict == ProcessState.COMPLETED:

@@ -10,7 +10,8 @@ from uuid import UUID
 import pytest
 
 from config.settings import Settings
-from tenantsync.processes import publishing, service
+from db.ids import new_id
+from tenantsync.processes import publishing, service, syncs
 from tenantsync.processes.publishing import Publisher
 from tenantsync.processes.service import Held, ProcessLost
 from tests.support.logs import captured_logs
@@ -193,3 +194,23 @@ class TestClocks:
 
         assert publishing.flush_late(stage.database) == 1
         assert stage.last(held.process_id).data["percentage"] == 2
+
+
+class TestMending:
+    def test_a_run_that_takes_a_deserted_process_over_just_then_keeps_it(self, stage: Stage, behind: Behind) -> None:
+        """The look found it deserted; by the time that it is held, another run is at it."""
+        tenant, subject = stage.tenant.tenant_id, stage.tenant.workspace_id
+        about = [syncs.About(syncs.SYNC_NOW, subject, subject, "office")]
+        stage.execute("insert into sync.accounts (account_id, tenant_id, workspace_id, provider, identity) "
+                      "values (:a, :t, :w, 'google', 'ann@example.test')", a=new_id(), t=tenant, w=subject)  # fmt: skip
+        stage.execute("insert into sync.calendars (calendar_id, tenant_id, workspace_id, account_id, provider_key) "
+                      "select gen_random_uuid(), :t, :w, account_id, 'c' from sync.accounts", t=tenant, w=subject)  # fmt: skip
+        first = stage.do(lambda c: syncs.begin(c, tenant_id=tenant, about=about, worker="w"))[subject]
+        stage.execute("update process.processes set updated_at = now() - interval '1 minute'")
+
+        mended = behind(
+            lambda c: syncs.begin(c, tenant_id=tenant, about=about, worker="w"), lambda: syncs.mend(stage.database)
+        )
+
+        row = stage.row(first.process_id)
+        assert (mended, row.state, row.attempt) == (0, "running", 2)
