@@ -10,11 +10,11 @@ from uuid import UUID
 import pytest
 
 from config.settings import Settings
-from db.ids import new_id
 from tenantsync.processes import publishing, service, syncs
 from tenantsync.processes.publishing import Publisher
 from tenantsync.processes.service import Held, ProcessLost
 from tests.support.logs import captured_logs
+from tests.support.mirror import plant_calendar
 from tests.support.shared_database import database_url, shared_database  # noqa: F401 — fixtures
 from tests.support.stage import Stage
 from tests.support.waiting import wait_until
@@ -201,10 +201,7 @@ class TestMending:
         """The look found it deserted; by the time that it is held, another run is at it."""
         tenant, subject = stage.tenant.tenant_id, stage.tenant.workspace_id
         about = [syncs.About(syncs.SYNC_NOW, subject, subject, "office")]
-        stage.execute("insert into sync.accounts (account_id, tenant_id, workspace_id, provider, identity) "
-                      "values (:a, :t, :w, 'google', 'ann@example.test')", a=new_id(), t=tenant, w=subject)  # fmt: skip
-        stage.execute("insert into sync.calendars (calendar_id, tenant_id, workspace_id, account_id, provider_key) "
-                      "select gen_random_uuid(), :t, :w, account_id, 'c' from sync.accounts", t=tenant, w=subject)  # fmt: skip
+        plant_calendar(stage.database, stage.tenant)
         first = stage.do(lambda c: syncs.begin(c, tenant_id=tenant, about=about, worker="w"))[subject]
         stage.execute("update process.processes set updated_at = now() - interval '1 minute'")
 
