@@ -16,7 +16,7 @@ from tenantsync.limits import service as limits
 from tenantsync.limits.book import Grants
 
 FENCED_START = """
-  select u.unit_id from sync.units u join mine m using (unit_id)
+  select u.unit_id, u.wanted from sync.units u join mine m using (unit_id)
    where u.fence = m.fence and u.state = 'dispatched' order by u.unit_id for no key update of u"""
 FENCED_FINISH = "where u.fence = f.fence and u.state = 'running' order by u.unit_id for no key update of u"
 SLOTS_BEGIN, SLOTS_END = "case when f.outcome = 'moved'", "end as slots"
@@ -52,7 +52,7 @@ def _admit(_database: object, _allowances: object, started: Sequence[StartedUnit
 
 
 units.START = _cut(
-    units.START, (FENCED_START, "", "\n  select u.unit_id from sync.units u join mine m using (unit_id)")
+    units.START, (FENCED_START, "", "\n  select u.unit_id, u.wanted from sync.units u join mine m using (unit_id)")
 )
 units.FINISH = _cut(
     units.FINISH,
