@@ -1,7 +1,7 @@
 """The clients against what they are made for: the HTTP API, and Supabase with Realtime."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from functools import partial
@@ -164,7 +164,7 @@ def acme(database: Database, mirror: MirrorSide) -> TenantHandle:
 @pytest.fixture
 def on_supabase(
     mirror: MirrorSide, supabase_gateway: SupabaseGateway, acme: TenantHandle
-) -> Iterator[Callable[..., dict[str, Any]]]:
+) -> Callable[..., dict[str, Any]]:
     """Options for following one of acme's processes there."""
 
     def options(process_id: object, **more: object) -> dict[str, Any]:
@@ -177,9 +177,7 @@ def on_supabase(
             **more,
         }
 
-    yield options
-    if not supabase_gateway.alive:
-        supabase_gateway.start()
+    return options
 
 
 def test_a_process_is_followed_over_supabase(

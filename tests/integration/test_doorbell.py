@@ -51,8 +51,6 @@ def rings() -> Rings:
 @pytest.fixture
 def doorbell(mirror: MirrorSide, supabase_gateway: SupabaseGateway, rings: Rings) -> Iterator[Doorbell]:
     """One that has joined, and has looked once for what rang before."""
-    if not supabase_gateway.alive:
-        supabase_gateway.start()
     settings = make_settings(
         "postgresql://nobody@127.0.0.1:1/none",
         supabase_url=supabase_gateway.url,

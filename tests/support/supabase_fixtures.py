@@ -1,4 +1,7 @@
-"""One Supabase per test module with our migrations, behind a proxy; both emptied for every test."""
+"""One Supabase with our migrations for all tests of a process, behind a proxy; both emptied for every test.
+
+A test that changes its tables or rules puts them back.
+"""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,7 +18,7 @@ from tests.support.mirror import MirrorSide
 from tests.support.supabase_proxy import SupabaseProxy
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def supabase_lite(postgres: Postgres) -> Iterator[SupabaseLite]:
     name = f"supabase_{uuid.uuid4().hex}"
     url = postgres.create_database(name)
@@ -26,7 +29,7 @@ def supabase_lite(postgres: Postgres) -> Iterator[SupabaseLite]:
     postgres.drop_database(name)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def supabase_behind_proxy(supabase_lite: SupabaseLite) -> Iterator[MirrorSide]:
     with SupabaseProxy(supabase_lite.url) as proxy:
         side = MirrorSide(supabase_lite, proxy)
@@ -37,6 +40,8 @@ def supabase_behind_proxy(supabase_lite: SupabaseLite) -> Iterator[MirrorSide]:
 @pytest.fixture
 def mirror(supabase_behind_proxy: MirrorSide) -> MirrorSide:
     """Supabase, empty, in good health."""
+    if not supabase_behind_proxy.lite.alive:
+        supabase_behind_proxy.lite.start()
     supabase_behind_proxy.proxy.reset()
     supabase_behind_proxy.empty()
     return supabase_behind_proxy

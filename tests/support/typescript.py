@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,7 @@ class Follower:
 
     def say(self, word: str) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(word + "\n")
-        self._process.stdin.flush()
+        os.write(self._process.stdin.fileno(), f"{word}\n".encode())
 
     def all(self, what: str) -> list[Any]:
         """Everything of one kind that was said until now."""
@@ -69,7 +68,7 @@ class Follower:
 
 @contextmanager
 def following(command: list[str | Path], folder: Path, **options: object) -> Iterator[Follower]:
-    """A process that follows as the options say; asked to end, and awaited, at the end of the block."""
+    """A process that follows as the options say; asked to end, unless it has, and awaited at the end of the block."""
     environment = _clean() | {"FOLLOW": json.dumps(options)}
     with subprocess.Popen(
         command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -77,7 +76,8 @@ def following(command: list[str | Path], folder: Path, **options: object) -> Ite
         follower = Follower(process)
         try:
             yield follower
-            follower.say("close")
+            with suppress(BrokenPipeError):  # whoever is refused for good ends by itself
+                follower.say("close")
             assert process.wait(10) == 0
         finally:
             process.kill()
