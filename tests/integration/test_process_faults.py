@@ -243,11 +243,12 @@ def test_p11_a_fault_at_any_statement_of_a_run_leaves_no_task_without_an_end(
 
     workers = [tapped() for _ in range(6)]
     model, statements = strike(workers[0], None)
+    at_once = ("COMMIT", "process.events", "process.snapshots", "process.questions")
     faults = [
         (place, how)
         for place, one in enumerate(statements, 1)
         for how in Spoil
-        if how is not Spoil.CUT_AFTER or one == "COMMIT" or "process.events" in one  # else it is to be cut before
+        if how is Spoil.REFUSED or any(part in one for part in at_once)  # within a transaction, it is to be refused
     ]
 
     def strike_some(number: int) -> list[tuple[tuple[int, Spoil], UUID]]:

@@ -19,8 +19,8 @@ pytest_plugins = ["tests.support.supabase_fixtures", "tests.support.desk_fixture
 # A first run on a machine installs lite from npm, which takes as long as the network does.
 pytestmark = pytest.mark.timeout(600)
 
-KILLED = ("task.taken", "task.sending", "task.begun", "task.ending", "outbox.sent")
-STOPPED = ("task.taking", "task.begun", "task.ending", "outbox.rows_read", "outbox.sent")
+KILLED = ("task.taken", "task.sending", "task.ending", "outbox.sent")
+STOPPED = ("task.taking", "task.begun", "task.ending", "outbox.rows_read")
 TIME_PASSES = """
 update process.processes set lease_until = now() - interval '1 second' where state in ('pending', 'running');
 update mirror.turns set lease_until = now() - interval '1 second', ready_at = now() where lease_until is not null;
