@@ -19,11 +19,13 @@ from tenantsync.web import live
 from tenantsync.web.cookies import same_site_path
 from tests.support import process_world
 from tests.support.api_world import ApiWorld
+from tests.support.kept_web import database, database_url, web
 from tests.support.sse import listen
 from tests.support.waiting import wait_until
 from tests.support.web import Web
 
 pytest_plugins = ["tests.support.web_fixtures"]
+__all__ = ["database", "database_url", "web"]
 
 STREAMS = 300
 HTML = "<script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -337,7 +339,8 @@ def test_a_stream_ends_with_its_token(web: Web, database: Database) -> None:
     assert orjson.loads(heard[-1].data) == {"reason": "expired"}
 
 
-def test_streams_end_with_the_server_and_say_so(web: Web, database: Database) -> None:
+def test_streams_end_with_the_server_and_say_so(make_web: Any, database: Database) -> None:
+    web: Web = make_web()
     tenant_id, _ = web.tenant()
     with database.transaction() as connection:
         held = process_world.running(connection, tenant_id)

@@ -9,11 +9,13 @@ import pytest
 from db.session import Database
 from tenantsync.identity.roles import Role
 from tests.support import process_world
+from tests.support.kept_web import database, database_url, web
 from tests.support.sse import Message, listen
 from tests.support.waiting import wait_until
 from tests.support.web import Web
 
 pytest_plugins = ["tests.support.web_fixtures"]
+__all__ = ["database", "database_url", "web"]
 
 
 def numbers(messages: list[Message]) -> list[int]:

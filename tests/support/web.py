@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import count
 from uuid import UUID
 
 import httpx
@@ -19,6 +20,7 @@ from tenantsync.web.services import open_services
 SECRET_KEY = "tests-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEF"
 PASSWORD = "correct horse battery staple"
 _hashes: dict[str, str] = {}
+_numbers = count(1)
 
 
 def _hash() -> str:
@@ -36,20 +38,18 @@ class Web:
     settings: Settings
     server: uvicorn.Server
     _clients: list[httpx.Client] = field(default_factory=list)
-    _names: int = 0
 
     def tenant(self, name: str | None = None) -> tuple[UUID, UUID]:
         """A tenant with one workspace: (tenant_id, workspace_id)."""
-        self._names += 1
         with self.database.transaction() as connection:
-            tenant_id = tenants.add_tenant(connection, name=name or f"web tenant {self._names}")
+            tenant_id = tenants.add_tenant(connection, name=name or f"web tenant {next(_numbers)}")
             return tenant_id, tenants.add_workspace(connection, tenant_id=tenant_id, name="office")
 
     def user(self, role: Role = Role.MEMBER, *, tenant_id: UUID | None = None, email: str | None = None) -> str:
         """Add somebody who logs in with PASSWORD; returns the e-mail address."""
-        self._names += 1
+        number = next(_numbers)
         wish = people.checked(
-            email=email or f"{role}-{self._names}@example.test", name=f"{role} {self._names}", role=role, language="en"
+            email=email or f"{role}-{number}@example.test", name=f"{role} {number}", role=role, language="en"
         )
         with self.database.transaction() as connection:
             people.add(connection, wish, tenant_id=tenant_id, password_hash=_hash(), by="test")
