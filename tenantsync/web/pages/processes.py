@@ -7,13 +7,14 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from db.repositories import browsing, process_events, processes, questions, tenant_lists
+from db.repositories import browsing, process_events, questions, tenant_lists
 from db.repositories.browsing import Place
 from db.repositories.process_events import EventRow
 from db.repositories.processes import ProcessRow
 from db.states import ProcessState
 from tenantsync import clock
 from tenantsync.processes import service
+from tenantsync.web.api.processes import this_process
 from tenantsync.web.live import shown
 from tenantsync.web.pages.common import PAGE, Looking, Next, PageRoute, uuid_or_404
 from tenantsync.web.pages.forms import as_form, read_answer
@@ -72,21 +73,10 @@ def _list(request: Request, viewer: Viewer, parts: Parts, *, tasks: bool) -> Res
     )
 
 
-def this_process(viewer: Viewer, parts: Parts, process: str) -> ProcessRow:
-    """The process of an address, if it is the viewer's to see."""
-    process_id = uuid_or_404(process)
-    with parts.database.statement() as connection:
-        tenant_id = viewer.scope or processes.tenant_of(connection, process_id=process_id)
-        row = None if tenant_id is None else processes.get(connection, tenant_id=tenant_id, process_id=process_id)
-    if row is None or not viewer.sees(row.tenant_id, row.workspace_id):
-        raise not_found("process")
-    return row
-
-
 @router.get("/processes/{process}")
 def one(process: str, request: Request, viewer: Looking, parts: Parts) -> Response:
     """A process: what it does, what it asks, what happened."""
-    row = this_process(viewer, parts, process)
+    row = this_process(uuid_or_404(process), viewer, parts)
     return _show(request, viewer, parts, row)
 
 
@@ -182,7 +172,7 @@ def possible(row: ProcessRow) -> frozenset[str]:
 @router.post("/processes/{process}/{wish}")
 def steer(process: str, wish: str, request: Request, viewer: Looking, parts: Parts, onward: Next) -> Response:
     """Pause it, let it go on, or end it."""
-    row = this_process(viewer, parts, process)
+    row = this_process(uuid_or_404(process), viewer, parts)
     work = STEER.get(wish)
     if work is None:
         raise not_found("page")
@@ -219,7 +209,7 @@ def _answer(
     given: dict[str, str],
     several: dict[str, list[str]],
 ) -> Response:
-    row = this_process(viewer, parts, process)
+    row = this_process(uuid_or_404(process), viewer, parts)
     question_id = uuid_or_404(question)
     here = f"/processes/{row.process_id}"
     with parts.database.statement() as connection:
