@@ -15,7 +15,8 @@ EMPTY = """
 truncate sync.tenants, sync.policies, sync.cooldowns, sync.events, sync.tombstones, sync.quarantined_items,
   sync.staged_events,
   mirror.outbox, mirror.parked_rows, worker.tasks, worker.execution_logs, worker.workers, worker.task_keys,
-  worker.schedules, worker.bells, process.events, process.delivery_log cascade
+  worker.schedules, worker.bells, worker.audit_logs, worker.system_metrics, process.events, process.delivery_log,
+  sync.budgets, sync.holds, identity.users, identity.attempts, identity.idempotency_keys cascade
 """
 _numbers = count(1)
 

@@ -15,7 +15,7 @@ from sandbox.servers.process import wait_until
 from sandbox.world import World
 from tenantsync.calendars import connecting
 
-PATIENCE = 30.0  # seconds; conditions are met much earlier, unless the rule is broken
+PATIENCE = 60.0  # seconds; conditions are met much earlier, unless the rule is broken or the machine is very busy
 
 
 @dataclass(frozen=True, slots=True)
