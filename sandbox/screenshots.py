@@ -115,7 +115,7 @@ def _people_and_processes(database: Database) -> dict[str, str]:
         ).one()
         hashed = people.hashed(PASSWORD, email="robin@example.com")
         for role, email, name, owner in (
-            (Role.OPERATOR, "robin@example.com", "Robin", None),
+            (Role.OPERATOR, "robin@example.com", "Operator", None),
             (Role.ADMIN, "kim@example.com", "Kim", tenant_id),
             (Role.MEMBER, "sora@example.com", "Sora", tenant_id),
         ):
