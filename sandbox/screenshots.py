@@ -113,9 +113,9 @@ def _people_and_processes(database: Database) -> dict[str, str]:
                 " where not t.paused and u.state = 'idle' and t.name ~ '^[A-Z][a-z]+ Clinic$' order by t.name limit 1"
             )
         ).one()
-        hashed = people.hashed(PASSWORD, email="robin@example.com")
+        hashed = people.hashed(PASSWORD, email="operator@example.com")
         for role, email, name, owner in (
-            (Role.OPERATOR, "robin@example.com", "Operator", None),
+            (Role.OPERATOR, "operator@example.com", "Operator", None),
             (Role.ADMIN, "kim@example.com", "Kim", tenant_id),
             (Role.MEMBER, "sora@example.com", "Sora", tenant_id),
         ):
@@ -195,7 +195,7 @@ def take(only: str | None) -> int:
             page = context.new_page()
             if shot.name != "login":
                 if not session:
-                    log_in(page, base, "robin@example.com")
+                    log_in(page, base, "operator@example.com")
                     session = list(context.cookies())
                 context.add_cookies(session)  # type: ignore[arg-type]
             context.add_cookies([{"name": "tenantsync-language", "value": shot.language, "url": base}])

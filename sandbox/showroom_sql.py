@@ -56,7 +56,7 @@ update sync.tenants set paused = true, pause_reason = 'moving to another region 
 """),
     text("""
 insert into sync.pauses (pause_id, tenant_id, paused_at, paused_by, reason)
-select gen_random_uuid(), tenant_id, now() - interval '3 h', 'user:Operator', pause_reason from sync.tenants where paused
+select gen_random_uuid(), tenant_id, now() - interval '3 h', 'user:night', pause_reason from sync.tenants where paused
 """),
     text("""
 update sync.units set state = 'dispatched', lease_until = now() + interval '5 s'
