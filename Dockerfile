@@ -24,6 +24,7 @@ COPY config config
 COPY db db
 COPY tenantsync tenantsync
 COPY tasks tasks
+COPY clients/typescript/dist clients/typescript/dist
 
 RUN useradd --system --no-create-home tenantsync
 USER tenantsync

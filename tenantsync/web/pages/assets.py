@@ -10,6 +10,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 FOLDER = Path(__file__).parents[1] / "static"
+CLIENT = Path(__file__).parents[3] / "clients" / "typescript" / "dist"
+"""The TypeScript client as it is built: the page of a process follows it as any web app would."""
 KINDS = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -35,10 +37,11 @@ class Asset:
 
 @cache
 def known() -> dict[str, Asset]:
-    """Every file by its path below `static`."""
+    """Every file by its path below `static`; the client's stand below `client/`."""
     return {
-        path.relative_to(FOLDER).as_posix(): _read(path)
-        for path in sorted(FOLDER.rglob("*"))
+        prefix + path.relative_to(folder).as_posix(): _read(path)
+        for folder, prefix in ((FOLDER, ""), (CLIENT, "client/"))
+        for path in sorted(folder.rglob("*"))
         if path.is_file() and path.suffix in KINDS
     }
 
