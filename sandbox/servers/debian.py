@@ -5,7 +5,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sandbox.servers.node import CACHE, only_one, system
@@ -68,32 +69,32 @@ def run(command: list[str | Path], *, environment: Mapping[str, str] | None = No
     return done.stdout.strip()
 
 
-def _fetch_into(folder: Path, package: str) -> None:
-    """Into a folder beside it, then renamed: `folder` exists only when it is complete."""
+@contextmanager
+def _drafted(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that becomes it when the block ends well: it exists only when it is complete."""
     draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.draft-", dir=folder.parent))
     try:
+        yield draft
+        draft.chmod(0o755)
+        draft.rename(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def _fetch_into(folder: Path, package: str) -> None:
+    with _drafted(folder) as draft:
         depends = _unpack(package, draft)
         names = [re.split(r"[ (|]", one.strip())[0] for one in depends.split(",")]
         for name in names:
             if name.startswith("lib") and not _installed(name):
                 _unpack(name, draft)
-        draft.chmod(0o755)
-        draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 def _unpack_all(folder: Path, packages: Sequence[str]) -> None:
-    draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.draft-", dir=folder.parent))
-    try:
+    with _drafted(folder) as draft:
         for name in packages:
             _unpack(name, draft)
-        draft.chmod(0o755)
-        draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 def _unpack(name: str, folder: Path) -> str:

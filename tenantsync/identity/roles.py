@@ -18,7 +18,10 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody whose token was good. `session_id` is None where another system vouches for them."""
+    """Somebody whose token was good. `session_id` is None where another system vouches for them.
+
+    `workspace_ids` is None for all workspaces of the tenant.
+    """
 
     user_id: str
     role: Role

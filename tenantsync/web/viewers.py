@@ -1,7 +1,7 @@
 """Who asks: a browser with a cookie, or a program with a bearer token; and what they may."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -48,19 +48,10 @@ cookie_scheme = APIKeyCookie(
 
 
 @dataclass(frozen=True, slots=True)
-class Viewer:
-    """Whoever makes this request. `workspace_ids` is None for all workspaces of the tenant."""
+class Viewer(Person):
+    """Whoever makes this request. Streams end with their token."""
 
-    user_id: str
-    role: Role
-    tenant_id: UUID | None
-    workspace_ids: frozenset[UUID] | None
-    name: str
-    language: str
     via: Literal["cookie", "bearer"]
-    session_id: UUID | None
-    expires_at: float
-    """Seconds since 1970, when the token ends and streams with it."""
 
     def sees(self, tenant_id: UUID, workspace_id: Workspace = ANY) -> bool:
         """Whether the tenant is theirs to see, or a row of it: of a workspace, or with None the whole tenant's.
@@ -209,14 +200,4 @@ def _check_forgery(request: Request, parts: Services, person: Person, form_token
 
 
 def _viewer(person: Person, via: Literal["cookie", "bearer"]) -> Viewer:
-    return Viewer(
-        user_id=person.user_id,
-        role=person.role,
-        tenant_id=person.tenant_id,
-        workspace_ids=person.workspace_ids,
-        name=person.name,
-        language=person.language,
-        via=via,
-        session_id=person.session_id,
-        expires_at=person.expires_at,
-    )
+    return Viewer(**{one.name: getattr(person, one.name) for one in fields(Person)}, via=via)
